@@ -1,0 +1,237 @@
+/**
+ * The vocabulary: what a format reads out of bytes, a detector adds to, and a printer writes. Every later stage sees these shapes and nothing of the text.
+ *
+ * Values that are only copied (addresses, counters) stay bytes: an event holds offsets into `page`, which are good until the next batch is laid there.
+ * Values that are compared are numbers. There is one FlowEvent, used again for each line (1.3x against a fresh object a line).
+ */
+
+/** Longest accepted line. Longer ones are counted, reported and skipped. */
+export const LINE_BYTES_MAX = 1 << 20
+/** Largest piece that one read may give. */
+export const CHUNK_BYTES_MAX = 1 << 18
+/** Room for values that a format had to rewrite (canonical IPv6 text, say), emptied at every line. */
+const SCRATCH_BYTES = 1 << 16
+
+/** Bytes that a copy may run past the end of what it copies, before and behind everything in `page`. */
+export const SLACK = 16
+export const BATCH_AT = SLACK
+/** A batch may hold a carried line, a line held back for its second half, and one read. */
+export const SCRATCH_AT = BATCH_AT + 2 * (LINE_BYTES_MAX + SLACK) + CHUNK_BYTES_MAX + SLACK
+
+/** The batch that is being worked on, and behind it the scratch. One constant buffer, so that the compiled code holds its address. */
+export const page = new Uint8Array(SCRATCH_AT + SCRATCH_BYTES + SLACK)
+export const pageView = new DataView(page.buffer)
+export const SCRATCH_END = SCRATCH_AT + SCRATCH_BYTES
+
+export const NEW = 0
+export const UPDATE = 1
+export const DESTROY = 2
+export const ENTRY = 3
+export const eventNames = ['new', 'update', 'destroy', 'entry'] as const
+
+/** Where a record's time comes from; 0 is the line's own absolute time. */
+export const TIME_OWN = 0
+export const TIME_LOCAL = 1
+export const TIME_RECEIVED = 2
+export const timeSourceNames = ['', 'local', 'received'] as const
+
+export const CT_NEW = 0
+export const CT_ESTABLISHED = 1
+export const CT_RELATED = 2
+export const ctstateNames = ['NEW', 'ESTABLISHED', 'RELATED'] as const
+
+/** Why a flow ended, in the order in which the contract tries them. */
+export const endReasons = ['deleted', 'refused', 'reset', 'closed', 'unknown', 'expired', 'evicted', 'removed'] as const
+export const [END_DELETED, END_REFUSED, END_RESET, END_CLOSED, END_UNKNOWN, END_EXPIRED, END_EVICTED, END_REMOVED] = [0, 1, 2, 3, 4, 5, 6, 7] as const
+
+/** What the three keys of a tuple are. */
+export const KEYS_NONE = 0
+export const KEYS_PORTS = 1
+export const KEYS_ICMP = 2
+export const KEYS_GRE = 3
+
+/** One direction of a flow. Address words are in network order, IPv4 in the last word, as in ::ffff:a.b.c.d without the prefix. */
+export class Tuple {
+  s0 = 0
+  s1 = 0
+  s2 = 0
+  s3 = 0
+  d0 = 0
+  d1 = 0
+  d2 = 0
+  d3 = 0
+  srcAt = 0
+  srcLen = 0
+  dstAt = 0
+  dstLen = 0
+  /** KEYS_* */
+  keys = 0
+  /** sport, ICMP type or GRE srckey, and so on: the numbers, and where their digits stand. */
+  k1 = 0
+  k1At = 0
+  k1Len = 0
+  k2 = 0
+  k2At = 0
+  k2Len = 0
+  k3 = 0
+  k3At = 0
+  k3Len = 0
+  /** Zone of this direction alone, 0 is none. */
+  zone = 0
+  /** 64-bit counters as digits; a length of 0 is "not counted". */
+  packetsAt = 0
+  packetsLen = 0
+  bytesAt = 0
+  bytesLen = 0
+}
+
+/** One conntrack event or row of a table. A length of 0 or a number of -1 means absent, unless said. */
+export class FlowEvent {
+  /** NEW, UPDATE, DESTROY or ENTRY */
+  event = 0
+  /** 4 or 6 */
+  family = 0
+  /** IANA number */
+  protocol = 0
+  /** Time of the record: seconds since the epoch and microseconds; TIME_* */
+  sec = 0
+  usec = 0
+  timeSource = 0
+  timeout = -1
+  timeoutAt = 0
+  timeoutLen = 0
+  /** Index into `states`, as on the line; -1 where it has none. The tracker fills it in. */
+  state = -1
+  readonly orig = new Tuple()
+  readonly reply = new Tuple()
+  unreplied = false
+  assured = false
+  /** 0 none, 1 sw, 2 hw */
+  offload = 0
+  /** IPS_EXPECTED where the form shows it: 1 set, 0 not set, -1 not shown */
+  expected = -1
+  /** Bits of HAS_*: which of the rarer fields below are filled, so that the common line tests one number. */
+  has = 0
+  markAt = 0
+  markLen = 0
+  zone = 0
+  secmarkAt = 0
+  secmarkLen = 0
+  secctxAt = 0
+  secctxLen = 0
+  helperAt = 0
+  helperLen = 0
+  /** Names separated by commas. */
+  labelsAt = 0
+  labelsLen = 0
+  useAt = 0
+  useLen = 0
+  id = 0
+  idAt = 0
+  idLen = 0
+  startSec = 0
+  startUsec = 0
+  stopSec = 0
+  stopUsec = 0
+  deltaTime = 0
+  deltaTimeAt = 0
+  deltaTimeLen = 0
+  portidAt = 0
+  portidLen = 0
+  prognameAt = 0
+  prognameLen = 0
+
+  /** From here on the tracker's findings. The flow's own number in two halves. */
+  flowHigh = 0
+  flowLow = 0
+  /** CT_* */
+  ctstate = 0
+  /** Index into `states`, FROM_NULL or FROM_NONE */
+  from = 0
+  /** Microseconds, -1 absent */
+  after = -1
+  /** Index into `endReasons`, on DESTROY */
+  reason = 0
+  /** Microseconds, -1 absent */
+  duration = -1
+  idle = -1
+}
+
+/** `from` of a flow that was not seen before, and of an event that changed no state. */
+export const FROM_NULL = -1
+export const FROM_NONE = -2
+
+export const HAS_MARK = 1
+export const HAS_ZONE = 1 << 1
+export const HAS_SECMARK = 1 << 2
+export const HAS_SECCTX = 1 << 3
+export const HAS_HELPER = 1 << 4
+export const HAS_LABELS = 1 << 5
+export const HAS_USE = 1 << 6
+export const HAS_ID = 1 << 7
+export const HAS_START = 1 << 8
+export const HAS_STOP = 1 << 9
+/** start and stop are in nanoseconds (cut to microseconds), not whole seconds */
+export const HAS_NANOSECONDS = 1 << 10
+export const HAS_DELTA_TIME = 1 << 11
+/** a process caused the event */
+export const HAS_BY = 1 << 12
+export const HAS_PROGNAME = 1 << 13
+
+/** One expectation event or row. Rare, so an ordinary object. */
+export interface ExpectEvent {
+  readonly event: typeof NEW | typeof DESTROY | typeof ENTRY
+  readonly family: 4 | 6
+  readonly protocol: number
+  readonly sec: number
+  readonly usec: number
+  readonly timeSource: number
+  /** seconds; -1 absent */
+  readonly timeout: number
+  readonly tuple: ExpectTuple
+  readonly mask: ExpectTuple | null
+  readonly master: ExpectTuple | null
+  readonly zone: number
+  readonly flags: readonly string[]
+  /** -1 absent */
+  readonly class: number
+  readonly helper: string
+}
+
+/** Addresses as text and as four words; keys as in `Tuple`. */
+export interface ExpectTuple {
+  readonly src: string
+  readonly dst: string
+  readonly words: readonly number[]
+  readonly keys: number
+  readonly k1: number
+  readonly k2: number
+  readonly k3: number
+}
+
+/** Input known to be lost. */
+export interface Gap {
+  readonly sec: number
+  readonly usec: number
+  readonly timeSource: number
+  readonly cause: 'netlink_overrun' | 'line_too_long' | 'tracker_limit'
+  /** exact, or -1 */
+  readonly count: number
+  /** lower bound where no count is exact, or -1 */
+  readonly atLeast: number
+  readonly from: { readonly sec: number; readonly usec: number } | null
+  readonly to: { readonly sec: number; readonly usec: number } | null
+}
+
+/** A line that begins like one of ours and breaks its grammar. */
+export interface Reject {
+  readonly sec: number
+  readonly usec: number
+  /** counted from 1 in its input */
+  readonly line: number
+  readonly reason: string
+  /** at most the first 1,024 bytes */
+  readonly text: Uint8Array
+  /** length of the line where `text` is cut, else -1 */
+  readonly bytes: number
+}
