@@ -93,6 +93,8 @@ export class FlowEvent {
   family = 0
   /** IANA number */
   protocol = 0
+  /** inode number of the network namespace, 0 where it is not known */
+  netns = 0
   /** Time of the record: seconds since the epoch and microseconds; TIME_* */
   sec = 0
   usec = 0

@@ -1,0 +1,186 @@
+/** The command line as one table: parsing, checks and help come from it. */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
+import { localClock } from './formats/local-time.js'
+import { logLevels, type LogLevel } from './log.js'
+import { formatNames, outputKinds } from './parts.js'
+import { type Condition, ConditionError, defaultTypes, parseCondition, recordTypes, type RecordType } from './route.js'
+import type { LocalClock } from './stage.js'
+
+/** What was asked for, checked. */
+export interface Settings {
+  readonly command: 'pipe' | 'run'
+  readonly outputs: readonly string[]
+  readonly emit: readonly RecordType[]
+  readonly transitions: boolean
+  readonly where: readonly Condition[]
+  readonly since: number
+  readonly until: number
+  readonly clock: LocalClock
+  readonly rid: boolean
+  /** '' is absent */
+  readonly host: string
+  /** null: every format */
+  readonly format: string | null
+  readonly flowsMax: number
+  readonly summary: boolean
+  readonly logLevel: LogLevel
+}
+
+/** The command line was not understood, or asked for help: the text is out, this is the status. */
+export class CliExit extends Error {
+  readonly status: number
+
+  constructor(status: number) {
+    super('')
+    this.status = status
+  }
+}
+
+interface Flag {
+  readonly flags: string
+  readonly says: string
+  readonly parse?: (value: string, previous: never) => unknown
+  readonly default?: unknown
+  readonly choices?: readonly string[]
+}
+
+const common: readonly Flag[] = [
+  { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')}`, parse: parseTypes, default: defaultTypes },
+  { flags: '--transitions', says: 'of the flow records, only those in which the state changes' },
+  { flags: '--where <expr>', says: `only records that fit, such as 'src=10.0.0.0/8 dport=443,8443 event=destroy'; repeat for "or"`, parse: collectConditions, default: [] },
+  { flags: '--since <time>', says: 'only records from this time on: RFC 3339, or -2h, -30m, -45s, -1d', parse: parseTime },
+  { flags: '--until <time>', says: 'only records before this time', parse: parseTime },
+  { flags: '--timezone <zone>', says: "zone of lines whose clock has none, such as Europe/Berlin (default: this host's)", parse: parseZone },
+  { flags: '--rid', says: 'write record ids' },
+  { flags: '--host <name>', says: 'add host to every record' },
+  { flags: '--format <name>', says: 'read lines of this format only', choices: formatNames },
+  { flags: '--flows-max <n>', says: 'live flows to keep track of; at the limit the one unchanged for longest is given up and counted', parse: parseFlowsMax, default: 1_048_576 },
+  { flags: '--summary', says: 'at the end a few lines for people on stderr' },
+  { flags: '--log-level <level>', says: 'own diagnostics, NDJSON on stderr', choices: logLevels, default: 'info' },
+]
+
+const ofRun: readonly Flag[] = [
+  { flags: '-i, --input <input>', says: 'where to read: - (standard input)', parse: collectInputs, default: [] },
+  { flags: '-o, --output <output>', says: `where to write: ${outputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}`, parse: collectOutputs, default: [] },
+]
+
+const examples = `
+Examples:
+  conntrack -E -o timestamp,id | conntrail
+  conntrack -E -o timestamp,id | conntrail --where 'event=destroy reason=refused,reset'
+  conntrail --transitions < events.txt > transitions.ndjson
+  conntrack -E -o timestamp,id | conntrail run -i - -o file:/var/log/conntrail/flows.ndjson
+
+Exit status: 0 done, 1 an input or output failed for good, 2 bad usage, 3 an input is not there or not permitted.`
+
+/** Reads the arguments behind the program's name. Throws CliExit after it has said what is wrong, or what was asked for. */
+export function parseArguments(args: readonly string[], version: string, hostname: string): Settings {
+  let settings: Settings | null = null
+  const program = new Command('conntrail')
+    .description('Reads conntrack events and table rows from standard input and writes NDJSON to standard output.')
+    .version(version)
+    .exitOverride()
+    .addHelpText('after', examples)
+    .allowExcessArguments(false)
+    .showHelpAfterError('(conntrail --help lists the options)')
+  addFlags(program, common)
+  program.action((options: Record<string, unknown>) => {
+    settings = check('pipe', options, hostname)
+  })
+  const run = program.command('run').description('The same with any outputs; records carry host, input and rid.').exitOverride().allowExcessArguments(false)
+  addFlags(run, [...ofRun, ...common])
+  run.action((options: Record<string, unknown>) => {
+    settings = check('run', options, hostname)
+  })
+  try {
+    program.parse(args as string[], { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) throw new CliExit(error.exitCode === 0 ? 0 : 2)
+    throw error
+  }
+  return settings!
+}
+
+function addFlags(command: Command, flags: readonly Flag[]): void {
+  for (const flag of flags) {
+    const option = new Option(flag.flags, flag.says)
+    if (flag.choices !== undefined) option.choices(flag.choices)
+    if (flag.parse !== undefined) option.argParser(flag.parse as (value: string, previous: unknown) => unknown)
+    if (flag.default !== undefined) option.default(flag.default, Array.isArray(flag.default) ? flag.default.join() || 'all' : undefined)
+    command.addOption(option)
+  }
+}
+
+function check(command: 'pipe' | 'run', options: Record<string, unknown>, hostname: string): Settings {
+  const outputs = (options['output'] as string[] | undefined) ?? []
+  return {
+    command,
+    outputs: outputs.length === 0 ? ['-'] : outputs,
+    emit: options['emit'] as RecordType[],
+    transitions: options['transitions'] === true,
+    where: options['where'] as Condition[],
+    since: (options['since'] as number | undefined) ?? -Infinity,
+    until: (options['until'] as number | undefined) ?? Infinity,
+    clock: (options['timezone'] as LocalClock | undefined) ?? localClock(null),
+    rid: command === 'run' || options['rid'] === true,
+    host: (options['host'] as string | undefined) ?? (command === 'run' ? hostname : ''),
+    format: (options['format'] as string | undefined) ?? null,
+    flowsMax: options['flowsMax'] as number,
+    summary: options['summary'] === true,
+    logLevel: options['logLevel'] as LogLevel,
+  }
+}
+
+function parseTypes(value: string): readonly RecordType[] {
+  const types = value.split(',')
+  const unknown = types.find((type) => !(recordTypes as readonly string[]).includes(type))
+  if (unknown !== undefined) throw new InvalidArgumentError(`"${unknown}" is no record type; expected ${recordTypes.join(', ')}.`)
+  return types as RecordType[]
+}
+
+function collectConditions(value: string, previous: readonly Condition[]): readonly Condition[] {
+  try {
+    return [...previous, parseCondition(value)]
+  } catch (error) {
+    if (error instanceof ConditionError) throw new InvalidArgumentError(error.message)
+    throw error
+  }
+}
+
+function collectInputs(value: string, previous: readonly string[]): readonly string[] {
+  if (value !== '-') throw new InvalidArgumentError(`"${value}" is no input; expected - (standard input).`)
+  if (previous.length > 0) throw new InvalidArgumentError('standard input can be read once.')
+  return [...previous, value]
+}
+
+function collectOutputs(value: string, previous: readonly string[]): readonly string[] {
+  if (!outputKinds.some((kind) => kind.fits(value))) throw new InvalidArgumentError(`"${value}" is no output; expected ${outputKinds.map((kind) => kind.form).join(' or ')}.`)
+  if (previous.includes(value)) throw new InvalidArgumentError(`"${value}" is named twice.`)
+  return [...previous, value]
+}
+
+const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
+
+/** Seconds since the epoch. */
+function parseTime(value: string): number {
+  const relative = /^-(\d+(?:\.\d+)?)([smhd])$/.exec(value)
+  if (relative !== null) return Date.now() / 1000 - Number(relative[1]) * unitSeconds[relative[2]!]!
+  const at = Date.parse(value) / 1000
+  if (!/^\d{4}-/.test(value) || Number.isNaN(at)) throw new InvalidArgumentError('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h.')
+  return at
+}
+
+function parseZone(value: string): LocalClock {
+  try {
+    return localClock(value)
+  } catch {
+    throw new InvalidArgumentError('expected an IANA zone such as UTC or Europe/Berlin.')
+  }
+}
+
+function parseFlowsMax(value: string): number {
+  const n = Number(value)
+  if (!Number.isInteger(n) || n < 1 || n > FLOWS_MAX_LIMIT) throw new InvalidArgumentError(`expected a whole number from 1 to ${FLOWS_MAX_LIMIT}.`)
+  return n
+}

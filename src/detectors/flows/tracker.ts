@@ -1,0 +1,483 @@
+/**
+ * Follows each flow from its first record to its end and writes what follows from that into the event: state, ctstate, transition, the flow's own number, and
+ * why and after how long it ended.
+ *
+ * A flow is found by namespace, zone of its original direction, protocol and original tuple; the kernel's id only confirms: it is a 32-bit hash that live flows
+ * share and that the next life of a tuple often gets again.
+ */
+import {
+  type ExpectEvent,
+  type FlowEvent,
+  type Gap,
+  CT_ESTABLISHED,
+  CT_NEW,
+  CT_RELATED,
+  DESTROY,
+  END_CLOSED,
+  END_DELETED,
+  END_EXPIRED,
+  END_REFUSED,
+  END_REMOVED,
+  END_RESET,
+  END_UNKNOWN,
+  FROM_NONE,
+  FROM_NULL,
+  HAS_BY,
+  HAS_DELTA_TIME,
+  HAS_ID,
+  HAS_NANOSECONDS,
+  HAS_START,
+  HAS_STOP,
+  KEYS_NONE,
+  NEW,
+  TIME_RECEIVED,
+  UPDATE,
+} from '../../event.js'
+import {
+  dccpState,
+  PROTO_DCCP,
+  PROTO_ICMP,
+  PROTO_ICMPV6,
+  PROTO_SCTP,
+  PROTO_TCP,
+  sctpState,
+  STATE_ASSURED,
+  STATE_REPLIED,
+  STATE_UNREPLIED,
+  STATUS_STATE,
+  tcpState,
+} from '../../kernel.js'
+import { Expectations } from './expectations.js'
+import {
+  FLAG_ANSWERED,
+  FLAG_BEGIN_NANOSECONDS,
+  FLAG_BEGIN_NEW,
+  FLAG_BEGIN_START,
+  FLAG_DUMP,
+  FLAG_HAS_ID,
+  FLAG_LAST_KNOWN,
+  FLAG_NAMED_BY_START,
+  FLAG_RELATED,
+  FLAG_ROWS_ONLY,
+  FLAGS_BEGIN,
+  FlowTable,
+  hashTuple,
+  hashWords,
+} from './table.js'
+
+const CLOSE = tcpState('CLOSE')
+const CLOSED_STATES = new Set([tcpState('TIME_WAIT'), tcpState('LAST_ACK'), sctpState('SHUTDOWN_ACK_SENT'), dccpState('TIMEWAIT')])
+
+/** A tuple may have this many lives at once: each DESTROY that got lost leaves one behind, and XML shows all pings between two hosts as one tuple. */
+const LIVES_MAX = 8
+/** A row printed within two seconds of a change of state may be older than the change: the two come through different pipes. */
+const ROW_LAG_SEC = 2
+/** Places of the table looked at for one flow to give up at the limit, and in one sweep for rows whose timeout ran out. */
+const DISPLACE_LOOKS = 16
+const SWEEP_PLACES = 1 << 16
+/** At the limit one gap record at most in so many seconds. */
+const LIMIT_GAP_SEC = 10
+/** Deadline of a row without a timeout (an offloaded flow). */
+const NEVER_SEC = 0xffffffff
+
+export interface FlowTrackerOptions {
+  /** Live flows at most. At the limit the flow whose state has been the same for longest, of sixteen looked at, is given up, counted and told in a gap. */
+  readonly flowsMax: number
+  /** any number; changes no result */
+  readonly seed: number
+}
+
+export class FlowTracker {
+  readonly table: FlowTable
+  readonly expectations = new Expectations()
+  /** flows known from rows only that ran out or were missing in a later dump; flows given up at the limit or as one life too many of a tuple */
+  forgotten = 0
+  displaced = 0
+  readonly #scopes = new Map<string, number>()
+  readonly #scopeHash: number[] = []
+  #lastNetns = -1
+  #lastZone = -1
+  #lastScope = 0
+  /** numbers lives; begins at a hash of the first flow, so that runs over different input number differently */
+  #life = 0
+  #run = 0
+  /** a word of the protocol's states was seen: then a line without one says nothing */
+  #sctpStates = false
+  #dccpStates = false
+  /** a TCP DESTROY without a state: the kernel is older than 5.11 */
+  #oldKernel = false
+  #displaceAt = 0
+  #sweepAt = 0
+  #limitCount = 0
+  #limitFrom = { sec: 0, usec: 0 }
+  #limitTo = { sec: 0, usec: 0 }
+  /** rows since the last end of a dump, what kinds they were, and how many the tool said there are */
+  #dumpParity = FLAG_DUMP
+  #dumpRows = 0
+  #dumpShown = -1
+  readonly #dumpKinds = new Set<number>()
+
+  constructor(options: FlowTrackerOptions) {
+    this.table = new FlowTable(options.flowsMax, options.seed)
+  }
+
+  track(event: FlowEvent): void {
+    const hasId = (event.has & HAS_ID) !== 0
+    const scope = this.#scope(event)
+    event.from = FROM_NONE
+    event.after = -1
+    if (event.state >= 0) {
+      if (event.protocol === PROTO_SCTP) this.#sctpStates = true
+      else if (event.protocol === PROTO_DCCP) this.#dccpStates = true
+    }
+    let ref = this.table.find(event, scope, hasId)
+    if (ref !== 0 && this.table.rowsOnly !== 0 && this.#ranOut(ref, event.sec)) {
+      this.#forget(ref)
+      ref = 0
+    }
+    switch (event.event) {
+      case NEW:
+        this.#onNew(event, scope, ref)
+        break
+      case UPDATE:
+        this.#onUpdate(event, scope, ref, hasId)
+        break
+      case DESTROY:
+        this.#onDestroy(event, scope, ref)
+        break
+      default:
+        this.#onEntry(event, scope, ref, hasId)
+    }
+  }
+
+  /** Learns of an expectation; flows that wait for their answer and fit it become RELATED from here on. */
+  expect(event: ExpectEvent): void {
+    this.expectations.learn(event, this.table)
+  }
+
+  /** `<n> flow entries have been shown.`: the tool's stderr may come before its last rows, so the count decides where the dump ends. */
+  dumpShown(rows: number): void {
+    this.#dumpShown = rows
+    if (this.#dumpRows >= rows) this.dumpEnds()
+  }
+
+  /** A whole dump has been read: flows known from rows only that it did not show are gone. What it shows none of (it may have been filtered) is left. */
+  dumpEnds(): void {
+    if (this.#dumpRows > 0 && this.table.rowsOnly > 0) {
+      for (let place = 0; place < this.table.places; place++) {
+        const ref = this.table.at(place)
+        if (ref === 0) continue
+        const flags = this.table.flags(ref)
+        if ((flags & FLAG_ROWS_ONLY) === 0 || (flags & FLAG_DUMP) === this.#dumpParity) continue
+        if (this.#dumpKinds.has(dumpKind(this.table.kind(ref), ref))) this.#forget(ref)
+      }
+    }
+    this.#dumpParity ^= FLAG_DUMP
+    this.#dumpRows = 0
+    this.#dumpShown = -1
+    this.#dumpKinds.clear()
+  }
+
+  /** Time has moved on: forgets rows whose timeout ran out, a piece of the table at a time. */
+  tick(sec: number): void {
+    if (this.table.rowsOnly === 0) return
+    const places = this.table.places
+    for (let n = Math.min(SWEEP_PLACES, places); n > 0; n--) {
+      if (this.#sweepAt >= places) this.#sweepAt = 0
+      const ref = this.table.at(this.#sweepAt++)
+      if (ref !== 0 && this.#ranOut(ref, sec)) this.#forget(ref)
+    }
+  }
+
+  /** What the limit cost since the last call, as a gap; null while there is nothing to tell, or it is too early to. */
+  takeLimitGap(final: boolean): Gap | null {
+    if (this.#limitCount === 0 || (!final && this.#limitTo.sec - this.#limitFrom.sec < LIMIT_GAP_SEC)) return null
+    const gap: Gap = { ...this.#limitTo, timeSource: 0, cause: 'tracker_limit', count: this.#limitCount, atLeast: -1, from: this.#limitFrom, to: this.#limitTo }
+    this.#limitCount = 0
+    return gap
+  }
+
+  #onNew(event: FlowEvent, scope: number, before: number): void {
+    const table = this.table
+    // the same id again, or no id to tell them apart: the DESTROY of the life before got lost or comes late
+    if (before !== 0) table.remove(before)
+    let flags = event.unreplied ? 0 : FLAG_ANSWERED
+    if (event.unreplied && (event.expected === 1 || (event.expected < 0 && this.expectations.known !== 0 && this.expectations.claim(event)))) flags |= FLAG_RELATED
+    const state = this.#stateOf(event, -1)
+    const ref = this.#insert(event, scope, flags)
+    const timeKnown = event.timeSource !== TIME_RECEIVED
+    if (timeKnown) table.setBegin(ref, event.sec, event.usec, FLAG_BEGIN_NEW)
+    this.#setState(ref, event, state, timeKnown)
+    if (event.unreplied && event.expected < 0) this.expectations.remember(ref, table.life(ref))
+    event.state = state
+    if (state >= 0) event.from = FROM_NULL
+    event.ctstate = ctstateOf(event.unreplied, flags)
+    this.#name(event, scope, table.life(ref), table.flags(ref), 0, 0)
+  }
+
+  #onUpdate(event: FlowEvent, scope: number, found: number, hasId: boolean): void {
+    const table = this.table
+    const timeKnown = event.timeSource !== TIME_RECEIVED
+    let ref = found
+    if (ref === 0) {
+      const state = this.#stateOf(event, -1)
+      ref = this.#insert(event, scope, this.#startFlags(event))
+      this.#begin(ref, event)
+      this.#setState(ref, event, state, timeKnown)
+      event.state = state
+      if (state >= 0) event.from = FROM_NULL
+    } else {
+      if (hasId) table.setId(ref, event.id)
+      if ((table.flags(ref) & FLAG_ROWS_ONLY) !== 0) table.setFlags(ref, 0, FLAG_ROWS_ONLY | FLAG_LAST_KNOWN)
+      this.#change(ref, event, timeKnown)
+    }
+    let flags = table.flags(ref)
+    if (!event.unreplied && (flags & FLAG_ANSWERED) === 0) table.setFlags(ref, FLAG_ANSWERED, 0)
+    else if (event.unreplied && event.expected >= 0) table.setFlags(ref, event.expected === 1 ? FLAG_RELATED : 0, FLAG_RELATED)
+    flags = table.flags(ref)
+    event.ctstate = ctstateOf(event.unreplied, flags)
+    this.#name(event, scope, table.life(ref), flags, table.beginSec(ref), table.beginUsec(ref))
+  }
+
+  #onDestroy(event: FlowEvent, scope: number, ref: number): void {
+    const table = this.table
+    const timeKnown = event.timeSource !== TIME_RECEIVED
+    if (event.protocol === PROTO_TCP && event.state < 0 && event.offload === 0) this.#oldKernel = true
+    event.idle = -1
+    if (ref === 0) {
+      event.state = this.#stateOf(event, -1)
+      const flags = this.#startFlags(event)
+      event.ctstate = ctstateOf(event.unreplied, event.expected === 1 ? FLAG_RELATED : 0)
+      this.#end(event, flags & ~FLAGS_BEGIN, 0, 0)
+      this.#name(event, scope, this.#lifeOf(event, scope, flags), flags, event.startSec, event.startUsec)
+      return
+    }
+    const rowsOnly = (table.flags(ref) & FLAG_ROWS_ONLY) !== 0
+    if (rowsOnly) table.setFlags(ref, 0, FLAG_ROWS_ONLY | FLAG_LAST_KNOWN)
+    this.#change(ref, event, timeKnown)
+    const flags = table.flags(ref)
+    if (timeKnown && (flags & FLAG_LAST_KNOWN) !== 0) event.idle = elapsed(event, table.lastSec(ref), table.lastUsec(ref))
+    const related = event.expected >= 0 ? (event.expected === 1 ? FLAG_RELATED : 0) : flags
+    event.ctstate = ctstateOf(event.unreplied, related)
+    this.#end(event, flags, table.beginSec(ref), table.beginUsec(ref))
+    this.#name(event, scope, table.life(ref), flags, table.beginSec(ref), table.beginUsec(ref))
+    table.remove(ref)
+  }
+
+  #onEntry(event: FlowEvent, scope: number, found: number, hasId: boolean): void {
+    const table = this.table
+    let ref = found
+    this.#dumpRows++
+    if (ref === 0) {
+      // the dump shows which life is there now; only pings in XML are many to a tuple
+      const keyless = event.orig.keys === KEYS_NONE && (event.protocol === PROTO_ICMP || event.protocol === PROTO_ICMPV6)
+      if (table.others > 0 && !keyless) this.#displace(table.oldestLife(event, scope))
+      const state = this.#stateOf(event, -1)
+      ref = this.#insert(event, scope, this.#startFlags(event) | FLAG_ROWS_ONLY | (event.expected === 1 ? FLAG_RELATED : 0))
+      this.#begin(ref, event)
+      table.setLast(ref, deadlineOf(event), 0, state)
+      event.state = state
+    } else {
+      if (hasId) table.setId(ref, event.id)
+      const flags = table.flags(ref)
+      if ((flags & FLAGS_BEGIN) === 0) this.#begin(ref, event)
+      const state = this.#stateOf(event, table.state(ref))
+      event.state = state
+      if ((flags & FLAG_ROWS_ONLY) !== 0) {
+        table.setLast(ref, deadlineOf(event), 0, state)
+      } else if (state !== table.state(ref) && event.sec - table.lastSec(ref) >= ROW_LAG_SEC) {
+        table.setLast(ref, event.sec, event.usec, state)
+        table.setFlags(ref, 0, FLAG_LAST_KNOWN)
+      }
+    }
+    table.setFlags(ref, this.#dumpParity | (event.unreplied ? 0 : FLAG_ANSWERED), FLAG_DUMP & ~this.#dumpParity)
+    const flags = table.flags(ref)
+    const related = event.expected >= 0 ? (event.expected === 1 ? FLAG_RELATED : 0) : flags
+    event.ctstate = ctstateOf(event.unreplied, related)
+    this.#name(event, scope, table.life(ref), flags, table.beginSec(ref), table.beginUsec(ref))
+    this.#dumpKinds.add(dumpKind(table.kind(ref), ref))
+    if (this.#dumpShown >= 0 && this.#dumpRows >= this.#dumpShown) this.dumpEnds()
+  }
+
+  /** The line's state against the flow's: sets `from` and `after`, and the flow's state. */
+  #change(ref: number, event: FlowEvent, timeKnown: boolean): void {
+    const table = this.table
+    const before = table.state(ref)
+    const state = this.#stateOf(event, before)
+    event.state = state
+    if (state === before || state < 0) return
+    event.from = before < 0 ? FROM_NULL : before
+    if (before >= 0 && timeKnown && (table.flags(ref) & FLAG_LAST_KNOWN) !== 0) event.after = elapsed(event, table.lastSec(ref), table.lastUsec(ref))
+    this.#setState(ref, event, state, timeKnown)
+  }
+
+  #setState(ref: number, event: FlowEvent, state: number, timeKnown: boolean): void {
+    this.table.setLast(ref, event.sec, event.usec, state)
+    this.table.setFlags(ref, timeKnown ? FLAG_LAST_KNOWN : 0, timeKnown ? 0 : FLAG_LAST_KNOWN)
+  }
+
+  /** The state of this record: the line's; else for protocols without states what its flags say; else what the tracker knew. -1: not known. */
+  #stateOf(event: FlowEvent, known: number): number {
+    if (event.state >= 0) return event.state
+    const protocol = event.protocol
+    if (protocol === PROTO_TCP) return known
+    if (protocol === PROTO_SCTP || protocol === PROTO_DCCP) {
+      if (known >= 0 && known < STATUS_STATE) return known
+      if (protocol === PROTO_SCTP ? this.#sctpStates : this.#dccpStates) return known
+    }
+    // the mark of offloading stands where [ASSURED] would
+    if (event.offload !== 0) return known >= 0 ? known : event.unreplied ? STATE_UNREPLIED : STATE_REPLIED
+    return event.assured ? STATE_ASSURED : event.unreplied ? STATE_UNREPLIED : STATE_REPLIED
+  }
+
+  #end(event: FlowEvent, flags: number, beginSec: number, beginUsec: number): void {
+    event.reason = this.#reason(event)
+    event.duration = -1
+    const hasStart = (event.has & HAS_START) !== 0
+    let sec = beginSec
+    let usec = beginUsec
+    let known = true
+    if (hasStart && (event.has & HAS_NANOSECONDS) !== 0) {
+      sec = event.startSec
+      usec = event.startUsec
+    } else if ((flags & (FLAG_BEGIN_NANOSECONDS | FLAG_BEGIN_NEW)) !== 0) {
+      // as stored
+    } else if (hasStart) {
+      sec = event.startSec
+      usec = event.startUsec
+    } else if ((flags & FLAG_BEGIN_START) === 0) {
+      known = false
+    }
+    if (known && (event.has & HAS_STOP) !== 0) event.duration = Math.max(0, (event.stopSec - sec) * 1e6 + event.stopUsec - usec)
+    else if (known && event.timeSource !== TIME_RECEIVED) event.duration = elapsed(event, sec, usec)
+    else if ((event.has & HAS_DELTA_TIME) !== 0) event.duration = event.deltaTime * 1e6
+  }
+
+  #reason(event: FlowEvent): number {
+    if ((event.has & HAS_BY) !== 0) return END_DELETED
+    if (event.protocol === PROTO_TCP && event.state === CLOSE) return event.unreplied ? END_REFUSED : END_RESET
+    if (CLOSED_STATES.has(event.state)) return END_CLOSED
+    if (this.#oldKernel) return END_UNKNOWN
+    return event.timeout < 0 ? END_EXPIRED : END_REMOVED
+  }
+
+  #startFlags(event: FlowEvent): number {
+    const answered = event.unreplied ? 0 : FLAG_ANSWERED
+    if ((event.has & HAS_START) === 0) return answered
+    return answered | FLAG_NAMED_BY_START | ((event.has & HAS_NANOSECONDS) !== 0 ? FLAG_BEGIN_NANOSECONDS : FLAG_BEGIN_START)
+  }
+
+  #begin(ref: number, event: FlowEvent): void {
+    if ((event.has & HAS_START) === 0) return
+    this.table.setBegin(ref, event.startSec, event.startUsec, (event.has & HAS_NANOSECONDS) !== 0 ? FLAG_BEGIN_NANOSECONDS : FLAG_BEGIN_START)
+  }
+
+  #lifeOf(event: FlowEvent, scope: number, flags: number): number {
+    if ((flags & FLAG_NAMED_BY_START) !== 0) return (event.has & HAS_ID) !== 0 ? event.id : 0
+    if (this.#run === 0) {
+      this.#run = hashTuple(event.orig, event.protocol, 0, event.family === 6, event.sec ^ Math.imul(event.usec, 0x9e3779b1)) | 1
+      this.#life = Math.imul(this.#run ^ this.#scopeHash[scope], 0x85ebca6b)
+    }
+    this.#life = (this.#life + 1) | 0
+    return this.#life
+  }
+
+  #insert(event: FlowEvent, scope: number, flags: number): number {
+    const table = this.table
+    if (table.others >= LIVES_MAX) this.#displace(table.oldestLife(event, scope))
+    if (table.size >= table.limit) this.#makeRoom(event)
+    const hasId = (event.has & HAS_ID) !== 0
+    if (!hasId) event.id = 0
+    return table.insert(event, scope, this.#lifeOf(event, scope, flags), flags | (hasId ? FLAG_HAS_ID : 0))
+  }
+
+  /** At the limit: of sixteen flows the one that changed state longest ago goes; one known from rows only goes first. */
+  #makeRoom(event: FlowEvent): void {
+    const table = this.table
+    let victim = 0
+    let oldest = Infinity
+    for (let n = 0; n < DISPLACE_LOOKS || victim === 0; n++) {
+      if (this.#displaceAt >= table.places) this.#displaceAt = 0
+      const ref = table.at(this.#displaceAt++)
+      if (ref === 0) continue
+      const age = (table.flags(ref) & FLAG_ROWS_ONLY) !== 0 ? -1 : table.lastSec(ref)
+      if (age < oldest) {
+        oldest = age
+        victim = ref
+      }
+    }
+    this.#displace(victim)
+    if (this.#limitCount++ === 0) this.#limitFrom = { sec: event.sec, usec: event.usec }
+    this.#limitTo = { sec: event.sec, usec: event.usec }
+  }
+
+  #displace(ref: number): void {
+    this.table.remove(ref)
+    this.displaced++
+  }
+
+  #forget(ref: number): void {
+    this.table.remove(ref)
+    this.forgotten++
+  }
+
+  #ranOut(ref: number, sec: number): boolean {
+    return (this.table.flags(ref) & FLAG_ROWS_ONLY) !== 0 && this.table.lastSec(ref) < sec
+  }
+
+  #scope(event: FlowEvent): number {
+    const zone = event.zone !== 0 ? event.zone : event.orig.zone
+    if (event.netns === this.#lastNetns && zone === this.#lastZone) return this.#lastScope
+    const key = `${event.netns} ${zone}`
+    let scope = this.#scopes.get(key)
+    if (scope === undefined) {
+      scope = this.#scopes.size
+      this.#scopes.set(key, scope)
+      this.#scopeHash.push(hashWords(event.netns, zone, 0, 0, 1))
+    }
+    this.#lastNetns = event.netns
+    this.#lastZone = zone
+    this.#lastScope = scope
+    return scope
+  }
+
+  /**
+   * The flow's own 64-bit number. A permutation of (life, hash of the flow), so that no two lives of a run that were counted share one; lives named by the
+   * kernel's start time get a hash of that, the same in every run.
+   */
+  #name(event: FlowEvent, scope: number, life: number, flags: number, beginSec: number, beginUsec: number): void {
+    const tuple = hashTuple(event.orig, event.protocol, 0, event.family === 6, 0) ^ this.#scopeHash[scope]
+    let high = life
+    let low = tuple ^ this.#run
+    if ((flags & FLAG_NAMED_BY_START) !== 0) {
+      high = hashWords(life, beginSec | 0, beginUsec, tuple, 2)
+      low = hashWords(tuple, beginSec | 0, life, beginUsec, 3)
+    }
+    low ^= Math.imul(high ^ (high >>> 15), 0x2c1b3c6d)
+    high ^= Math.imul(low ^ (low >>> 13), 0x297a2d39)
+    low ^= Math.imul(high ^ (high >>> 16), 0x85ebca6b)
+    high ^= Math.imul(low ^ (low >>> 14), 0xc2b2ae35)
+    event.flowHigh = high
+    event.flowLow = low
+  }
+}
+
+function ctstateOf(unreplied: boolean, flags: number): number {
+  if (!unreplied) return CT_ESTABLISHED
+  return (flags & FLAG_RELATED) !== 0 ? CT_RELATED : CT_NEW
+}
+
+function deadlineOf(event: FlowEvent): number {
+  return event.timeout < 0 ? NEVER_SEC : Math.min(NEVER_SEC, event.sec + event.timeout)
+}
+
+/** Microseconds since then, never below 0: clocks step, and two tools may print out of order. */
+function elapsed(event: FlowEvent, sec: number, usec: number): number {
+  return Math.max(0, (event.sec - sec) * 1e6 + event.usec - usec)
+}
+
+/** Family and protocol, of which a dump that shows none may have been filtered. */
+function dumpKind(kind: number, ref: number): number {
+  return (kind & 255) | ((ref & 1) << 8)
+}
+

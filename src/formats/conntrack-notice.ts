@@ -1,0 +1,59 @@
+/**
+ * What the conntrack tool says about itself, when its stderr is in the same pipe (`2>&1`): banners and sums are passed over, an overrun becomes a gap, and a
+ * refusal becomes a word to the operator. Texts: conntrack-tools src/conntrack.c, libmnl.
+ */
+import { page } from '../event.js'
+import { IGNORED, type LineFormat, NOTE } from '../stage.js'
+import { isAt, utf8 } from './scan.js'
+
+const OVERRUN = 'WARNING: We have hit ENOBUFS! We are losing events.'
+/** The two further lines of that warning. */
+const OVERRUN_REST = ['This message means that the current netlink socket buffer size is too small.', 'Please, check --buffer-size in conntrack(8) manpage.']
+const BANNER = /^conntrack v\S+ \(conntrack-tools\): (.*)$/
+const SHOWN = /^(\d+) flow entries ha(?:ve|s) been shown\.$/
+const STARTS = ['conntrack v', 'NOTICE: ', 'WARNING: We have hit ENOBUFS', 'mnl_socket_', 'nfct_labelmap_new: ', ...OVERRUN_REST]
+
+/** What mends a refusal, by what the tool says. */
+const mends: readonly (readonly [RegExp, string])[] = [
+  [
+    /must be root|CAP_NET_ADMIN|Operation not permitted|Can't open (netlink socket|handler)/,
+    'conntrack was not permitted: it needs CAP_NET_ADMIN in the network namespace; run it as root, or grant it with setcap cap_net_admin+ep on the conntrack binary, or AmbientCapabilities=CAP_NET_ADMIN in its systemd unit',
+  ],
+  [/Protocol not supported|invalid parameters/, 'the kernel has no connection tracking netlink: load it with modprobe nf_conntrack_netlink'],
+  [/No buffer space available|failed to received netlink event/, 'conntrack has ended because it lost events: start it again, and raise net.core.rmem_default so that its socket holds more'],
+  [/^nfct_labelmap_new: /, 'conntrack shows no labels without /etc/xtables/connlabel.conf'],
+  [/^(Operation failed|mnl_socket_)/, 'conntrack failed'],
+]
+
+export const conntrackNotice: LineFormat = {
+  name: 'conntrack-notice',
+
+  begins(at) {
+    const c = page[at]
+    // c, N, W, m, n, T, P: a look at one byte for every other line of the stream
+    return (c === 99 || c === 78 || c === 87 || c === 109 || c === 110 || c === 84 || c === 80) && STARTS.some((text) => isAt(at, text))
+  },
+
+  read(at, lineEnd, _event, context) {
+    const text = utf8(at, Math.min(lineEnd, at + 1024)).trimEnd()
+    if (text === OVERRUN) {
+      context.gap = {
+        sec: context.receivedSec,
+        usec: context.receivedUsec,
+        timeSource: 2,
+        cause: 'netlink_overrun',
+        count: -1,
+        atLeast: 1,
+        from: null,
+        to: null,
+      }
+      return NOTE
+    }
+    const said = BANNER.exec(text)?.[1] ?? text
+    const shown = SHOWN.exec(said)
+    if (shown !== null) context.dumpEnd = Number(shown[1])
+    const mend = mends.find(([pattern]) => pattern.test(said))
+    if (mend !== undefined) context.diagnostic = `${mend[1]} (it said: ${said})`
+    return IGNORED
+  },
+}

@@ -1,0 +1,239 @@
+/**
+ * Standard input, whatever it is. A regular file is read ahead in large pieces. A pipe or socket is read in two ways: while it is quiet the event loop says when
+ * there is something, which costs least; while reads come back full the thread pool reads the next piece during the work on the last one.
+ *
+ * A pipe is opened anew through /proc, so that making it non-blocking concerns nobody else who has it open, and no thread ever hangs in a read.
+ */
+import { constants, fstatSync, openSync, read, type Stats } from 'node:fs'
+import { Socket } from 'node:net'
+import { ReadStream } from 'node:tty'
+import { CHUNK_BYTES_MAX } from '../event.js'
+import type { Input } from '../stage.js'
+
+const FILE_CHUNK_BYTES = CHUNK_BYTES_MAX
+/** What a pipe holds by default; a read that brings less than a quarter of it means that the writer is not ahead of us. */
+const PIPE_CHUNK_BYTES = 1 << 16
+const BUSY_BYTES = PIPE_CHUNK_BYTES / 4
+/** Lines that come one by one faster than this are taken together: at 10,000 events a second this halves the CPU time and costs two milliseconds. */
+const GATHER_MS = 2
+/** After a stop a pipe is read on for so long, and for so much, at most. */
+const STOP_MS = 1000
+const STOP_BYTES = 1 << 20
+
+/** What standard input is, by fstat. */
+export function openStdin(isTerminal: boolean, ids: { random: string; hash: (text: string) => string }): Input {
+  const stat = fstatSync(0)
+  if (stat.isFile()) return new FileInput(stat, ids.hash)
+  return isTerminal ? new StreamInput(new ReadStream(0), ids.random) : stat.isFIFO() || stat.isSocket() ? new PipeInput(stat, ids.random) : new FileInput(stat, ids.hash)
+}
+
+/** `< file`, and devices such as /dev/null. */
+class FileInput implements Input {
+  readonly name = '-'
+  readonly isBusy = true
+  readonly ridByOffset = true
+  readonly ridPrefix: string
+  onIdle = (): void => {}
+  readonly #buffer = new Uint8Array(FILE_CHUNK_BYTES)
+  #chunk = this.#buffer.subarray(0, 0)
+  readonly #modified: number
+  #stopped = false
+
+  constructor(stat: Stats, hash: (text: string) => string) {
+    this.#modified = stat.mtimeMs * 1000
+    this.ridPrefix = `${hash(`${stat.dev} ${stat.ino} ${stat.birthtimeMs}`)}.0`
+  }
+
+  get chunk(): Uint8Array {
+    return this.#chunk
+  }
+
+  next(): Promise<number> {
+    if (this.#stopped) return Promise.resolve(0)
+    return new Promise((resolve, fail) => {
+      read(0, this.#buffer, 0, this.#buffer.length, null, (error, n) => {
+        if (error !== null) return fail(error)
+        this.#chunk = this.#buffer.subarray(0, n)
+        resolve(n)
+      })
+    })
+  }
+
+  receivedMicroseconds(): number {
+    return this.#modified
+  }
+
+  stop(): void {
+    this.#stopped = true
+  }
+
+  abort(): void {
+    this.#stopped = true
+  }
+
+  close(): void {}
+}
+
+/** What pipes and terminals have in common: lines without a time are as old as the read, and a stop waits for the end of the stream for a moment. */
+abstract class LiveInput implements Input {
+  readonly name = '-'
+  readonly ridByOffset = false
+  readonly ridPrefix: string
+  onIdle = (): void => {}
+  protected current = new Uint8Array(0)
+  protected stopped = false
+  protected deliver: ((n: number) => void) | null = null
+  #left = STOP_BYTES
+  #ended = false
+
+  constructor(random: string) {
+    this.ridPrefix = random
+  }
+
+  abstract readonly isBusy: boolean
+  abstract close(): void
+  protected abstract wait(): void
+
+  get chunk(): Uint8Array {
+    return this.current
+  }
+
+  next(): Promise<number> {
+    if (this.#ended || (this.stopped && this.#left <= 0)) return Promise.resolve(0)
+    return new Promise((resolve, fail) => {
+      this.deliver = resolve
+      this.fail = fail
+      this.wait()
+    })
+  }
+
+  receivedMicroseconds(): number {
+    return Math.round((performance.timeOrigin + performance.now()) * 1000)
+  }
+
+  stop(): void {
+    if (this.stopped) return
+    this.stopped = true
+    setTimeout(() => this.abort(), STOP_MS)
+  }
+
+  protected fail: (error: Error) => void = () => {}
+
+  protected give(bytes: Uint8Array<ArrayBuffer>): void {
+    this.current = bytes
+    if (this.stopped) this.#left -= bytes.length
+    const deliver = this.deliver
+    this.deliver = null
+    deliver?.(bytes.length)
+  }
+
+  abort(): void {
+    this.#ended = true
+    const deliver = this.deliver
+    this.deliver = null
+    deliver?.(0)
+  }
+}
+
+class PipeInput extends LiveInput {
+  readonly #fd: number
+  readonly #buffer = new Uint8Array(PIPE_CHUNK_BYTES)
+  readonly #quietBuffer = new Uint8Array(PIPE_CHUNK_BYTES)
+  readonly #socket: Socket
+  #busy = false
+  #lastRead = 0
+
+  constructor(stat: Stats, random: string) {
+    super(random)
+    this.#fd = stat.isFIFO() ? reopened() : 0
+    this.#socket = new Socket({
+      fd: this.#fd,
+      readable: true,
+      writable: false,
+      // not in the types of Socket's own options, but read by its constructor
+      onread: { buffer: this.#quietBuffer, callback: (n: number) => this.#onQuietRead(n) },
+    } as ConstructorParameters<typeof Socket>[0])
+    this.#socket.pause()
+    this.#socket.on('end', () => this.abort())
+    this.#socket.on('error', (error) => (this.deliver === null ? this.abort() : this.fail(error)))
+  }
+
+  get isBusy(): boolean {
+    return this.#busy
+  }
+
+  close(): void {
+    this.#socket.destroy()
+  }
+
+  protected wait(): void {
+    if (this.#busy) {
+      this.#readAhead()
+      return
+    }
+    const now = performance.now()
+    const early = now - this.#lastRead < GATHER_MS && !this.stopped
+    this.#lastRead = now
+    if (early) setTimeout(() => this.#socket.resume(), GATHER_MS)
+    else this.#socket.resume()
+  }
+
+  /** Called by the event loop with what there is. False: no more until asked. */
+  #onQuietRead(n: number): boolean {
+    this.#busy = n >= BUSY_BYTES
+    this.give(this.#quietBuffer.subarray(0, n))
+    return false
+  }
+
+  #readAhead(): void {
+    read(this.#fd, this.#buffer, 0, this.#buffer.length, null, (error, n) => {
+      if (error?.code === 'EAGAIN') {
+        this.#busy = false
+        this.onIdle()
+        this.#socket.resume()
+      } else if (error !== null) {
+        this.fail(error)
+      } else if (n === 0) {
+        this.abort()
+      } else {
+        this.#busy = n >= BUSY_BYTES
+        this.give(this.#buffer.subarray(0, n))
+      }
+    })
+  }
+}
+
+/** A terminal, on which someone types or pastes. */
+class StreamInput extends LiveInput {
+  readonly isBusy = false
+  readonly #stream: ReadStream
+
+  constructor(stream: ReadStream, random: string) {
+    super(random)
+    this.#stream = stream
+    stream.pause()
+    stream.on('data', (bytes: Buffer) => {
+      stream.pause()
+      this.give(new Uint8Array(bytes.subarray(0, CHUNK_BYTES_MAX)))
+    })
+    stream.on('end', () => this.abort())
+    stream.on('error', (error) => this.fail(error))
+  }
+
+  close(): void {
+    this.#stream.destroy()
+  }
+
+  protected wait(): void {
+    this.#stream.resume()
+  }
+}
+
+/** Standard input with flags of its own; itself where /proc or permission is missing. */
+function reopened(): number {
+  try {
+    return openSync('/proc/self/fd/0', constants.O_RDONLY | constants.O_NONBLOCK)
+  } catch {
+    return 0
+  }
+}

@@ -1,0 +1,43 @@
+/** Our own diagnostics: NDJSON by pino on stderr, synchronous. Pino is loaded with the first line, so that a run that has nothing to say starts without it. */
+import type { Logger } from 'pino'
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
+export type LogLevel = (typeof logLevels)[number]
+
+export class Log {
+  readonly #level: LogLevel
+  #logger: Promise<Logger> | null = null
+
+  constructor(level: LogLevel) {
+    this.#level = level
+  }
+
+  async warn(message: string, fields: object = {}): Promise<void> {
+    await this.#write('warn', message, fields)
+  }
+
+  async error(message: string, fields: object = {}): Promise<void> {
+    await this.#write('error', message, fields)
+  }
+
+  /** The sums at the end: written whatever the level says. */
+  async done(fields: object): Promise<void> {
+    const logger = await this.#open()
+    logger.child({}, { level: 'info' }).info(fields, 'done')
+  }
+
+  async #write(level: 'warn' | 'error', message: string, fields: object): Promise<void> {
+    const logger = await this.#open()
+    logger[level](fields, message)
+  }
+
+  #open(): Promise<Logger> {
+    this.#logger ??= import('pino').then(({ pino }) => {
+      const stderr = pino.destination({ fd: 2, sync: true })
+      // a stderr that is gone must not end the run
+      stderr.on('error', () => {})
+      return pino({ level: this.#level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stderr)
+    })
+    return this.#logger
+  }
+}

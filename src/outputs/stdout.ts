@@ -1,0 +1,110 @@
+/**
+ * Standard output, whatever it is. A pipe is opened anew and non-blocking, so that a reader that stalls holds up no thread: a page is written by the thread pool,
+ * beside the parsing; what does not fit at once is written by the event loop when the reader has made room.
+ */
+import { constants, fstatSync, openSync, write, writeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { WriteStream } from 'node:tty'
+import type { Output } from '../stage.js'
+
+export function openStdout(isTerminal: boolean): Output {
+  const stat = fstatSync(1)
+  if (isTerminal) return new SocketOutput(new WriteStream(1))
+  if (stat.isFIFO() || stat.isSocket()) return new PipeOutput(stat.isFIFO())
+  return stat.isFile() ? new FdOutput() : new DeviceOutput()
+}
+
+/** A regular file: the thread pool may wait for the disk. */
+class FdOutput implements Output {
+  readonly name = '-'
+
+  write(bytes: Uint8Array): Promise<boolean> {
+    return new Promise((resolve, fail) => {
+      const rest = (from: number): void => {
+        write(1, bytes, from, bytes.length - from, null, (error, n) => {
+          if (error !== null) fail(error)
+          else if (from + n < bytes.length) rest(from + n)
+          else resolve(true)
+        })
+      }
+      rest(0)
+    })
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** /dev/null and the like: quicker done than handed to a thread. */
+class DeviceOutput implements Output {
+  readonly name = '-'
+
+  async write(bytes: Uint8Array): Promise<boolean> {
+    for (let from = 0; from < bytes.length; ) from += writeSync(1, bytes, from)
+    return true
+  }
+
+  async close(): Promise<void> {}
+}
+
+class SocketOutput implements Output {
+  readonly name = '-'
+  readonly #socket: Socket
+  #error: NodeJS.ErrnoException | null = null
+
+  constructor(socket: Socket) {
+    this.#socket = socket
+    socket.on('error', (error) => (this.#error = error))
+  }
+
+  write(bytes: Uint8Array): Promise<boolean> {
+    if (this.#error !== null) return this.#failed(this.#error)
+    return new Promise((resolve, fail) => {
+      this.#socket.write(bytes, (error) => (error == null ? resolve(true) : this.#failed(error).then(resolve, fail)))
+    })
+  }
+
+  close(): Promise<void> {
+    this.#socket.destroy()
+    return Promise.resolve()
+  }
+
+  #failed(error: NodeJS.ErrnoException): Promise<boolean> {
+    return error.code === 'EPIPE' || error.code === 'ECONNRESET' ? Promise.resolve(false) : Promise.reject(error)
+  }
+}
+
+class PipeOutput implements Output {
+  readonly name = '-'
+  readonly #fd: number
+  readonly #rest: SocketOutput
+
+  constructor(isFifo: boolean) {
+    this.#fd = isFifo ? reopened() : 1
+    this.#rest = new SocketOutput(new Socket({ fd: this.#fd, readable: false, writable: true }))
+  }
+
+  write(bytes: Uint8Array): Promise<boolean> {
+    return new Promise((resolve, fail) => {
+      write(this.#fd, bytes, 0, bytes.length, null, (error, n) => {
+        if (error === null && n === bytes.length) resolve(true)
+        else if (error === null) this.#rest.write(bytes.subarray(n)).then(resolve, fail)
+        else if (error.code === 'EAGAIN') this.#rest.write(bytes).then(resolve, fail)
+        else if (error.code === 'EPIPE' || error.code === 'ECONNRESET') resolve(false)
+        else fail(error)
+      })
+    })
+  }
+
+  close(): Promise<void> {
+    return this.#rest.close()
+  }
+}
+
+/** Standard output with flags of its own; itself where /proc or permission is missing. */
+function reopened(): number {
+  try {
+    return openSync('/proc/self/fd/1', constants.O_WRONLY | constants.O_NONBLOCK)
+  } catch {
+    return 1
+  }
+}

@@ -1,0 +1,380 @@
+/**
+ * Records as NDJSON. Flow records are put together from prepared texts and bytes of the line; everything that is rare goes through JSON.stringify.
+ */
+import {
+  type ExpectEvent,
+  type ExpectTuple,
+  type FlowEvent,
+  type Gap,
+  type Reject,
+  type Tuple,
+  ctstateNames,
+  DESTROY,
+  endReasons,
+  eventNames,
+  FROM_NONE,
+  HAS_BY,
+  HAS_DELTA_TIME,
+  HAS_HELPER,
+  HAS_ID,
+  HAS_LABELS,
+  HAS_MARK,
+  HAS_PROGNAME,
+  HAS_SECCTX,
+  HAS_SECMARK,
+  HAS_START,
+  HAS_STOP,
+  HAS_USE,
+  HAS_ZONE,
+  KEYS_GRE,
+  KEYS_ICMP,
+  KEYS_NONE,
+  KEYS_PORTS,
+  page,
+  TIME_OWN,
+  timeSourceNames,
+} from '../event.js'
+import { protocolNames, states } from '../kernel.js'
+import { out, pen } from './pages.js'
+import { copy, prepare, prepareSlot, put, putHex, putInteger, putMicroseconds, putSeconds, rewrite } from './texts.js'
+
+/** What stands in every record of one input. */
+export interface RecordContext {
+  /** name of the host, of the input; '' is absent */
+  readonly host: string
+  readonly input: string
+  /** inode of the network namespace, 0 is absent */
+  readonly netns: number
+  readonly netnsName: string
+  /** what record ids begin with; null writes none */
+  readonly ridPrefix: string | null
+}
+
+const OPEN = prepare('{"time":"')
+const TIMEOUT = prepare(',"timeout":')
+const DST = prepare('","dst":"')
+const SPORT = prepare('","sport":')
+const DPORT = prepare(',"dport":')
+const TYPE = prepare('","type":')
+const CODE = prepare(',"code":')
+const SRCKEY = prepare('","srckey":"')
+const DSTKEY = prepare('","dstkey":"')
+const QUOTE = prepare('"')
+const ZONE = prepare(',"zone":')
+const PACKETS = prepare(',"packets":')
+const BYTES = prepare(',"bytes":')
+const REPLY = prepare('},"reply":{"src":"')
+const CLOSE = prepare('}')
+const UNREPLIED = prepare(',"unreplied":true')
+const ASSURED = prepare(',"assured":true')
+const OFFLOAD = [0, prepare(',"offload":"sw"'), prepare(',"offload":"hw"')] as const
+const MARK = prepare(',"mark":')
+const SECMARK = prepare(',"secmark":')
+const SECCTX = prepare(',"secctx":')
+const HELPER = prepare(',"helper":')
+const LABELS = prepare(',"labels":')
+const USE = prepare(',"use":')
+const ID = prepare(',"id":')
+const START = prepare(',"start":"')
+const STOP = prepare(',"stop":"')
+const UTC_END = prepare('Z"')
+const DELTA_TIME = prepare(',"delta_time":')
+const FLOW = prepare(',"flow":"')
+const BY = prepare(',"by":{')
+const PORTID = prepare('"portid":')
+const PROGNAME = prepare(',"progname":')
+const AFTER = prepare(',"after":')
+const NAT = ['', 'snat', 'dnat', 'both'].map((kind) => prepare(`,"nat":{"kind":"${kind}"`))
+const NAT_SRC = prepare(',"src":"')
+const NAT_DST = prepare(',"dst":"')
+const NAT_SPORT = prepare(',"sport":')
+const NAT_DPORT = prepare(',"dport":')
+const NAT_ID = prepare(',"id":')
+const NAT_SRCKEY = prepare(',"srckey":"')
+const NAT_DSTKEY = prepare(',"dstkey":"')
+const END = endReasons.map((reason) => prepare(`,"end":{"reason":"${reason}"`))
+const DURATION = prepare(',"duration":')
+const IDLE = prepare(',"idle":')
+const TIME_SOURCE = timeSourceNames.map((name) => prepare(`,"time_source":"${name}"`))
+const LINE_END = prepare('}\n')
+
+/** `,"state":…,"ctstate":…,"orig":{"src":"` for each of both, the state absent at 0. */
+const stateTexts = Int32Array.from({ length: (states.length + 1) * 3 }, (_, i) => {
+  const state = states[Math.floor(i / 3) - 1]
+  return prepare(`${state === undefined ? '' : `,"state":"${state}"`},"ctstate":"${ctstateNames[(i % 3) as 0 | 1 | 2]}","orig":{"src":"`)
+})
+
+/** Texts made when first needed: there are more pairs than anyone sees. */
+const transitionTexts = new Int32Array((states.length + 1) * states.length)
+
+function transitionText(from: number, to: number): number {
+  const at = (from + 1) * states.length + to
+  if (transitionTexts[at] === 0) {
+    transitionTexts[at] = prepare(`,"transition":{"from":${from < 0 ? 'null' : `"${states[from]}"`},"to":"${states[to]}"`)
+  }
+  return transitionTexts[at]
+}
+
+/** Prints records of one input. */
+export class NdjsonPrinter {
+  readonly #context: RecordContext
+  /** what stands before the record id where there is one, and what stands behind the time (or the id) up to the protocol, by event, family and protocol */
+  readonly #beforeRid: number
+  readonly #heads = new Int32Array(4 * 2 * 256)
+  readonly #common: Record<string, unknown>
+  /** the record's time up to the point, kept for as long as the second lasts */
+  #second = -1
+  readonly #secondText = prepareSlot('0000-00-00T00:00:00.')
+
+  constructor(context: RecordContext) {
+    this.#context = context
+    this.#beforeRid = context.ridPrefix === null ? 0 : prepare(`Z","type":"flow","v":1,"rid":"${context.ridPrefix}:`)
+    this.#common = commonKeys(context)
+  }
+
+  /** One flow record. `rid` is the number in the record's id, used where ids are on. */
+  flow(event: FlowEvent, rid: number): void {
+    const has = event.has
+    let o = this.#time(put(pen.at, OPEN), event.sec, event.usec)
+    if (this.#beforeRid !== 0) o = putInteger(put(o, this.#beforeRid), rid)
+    o = put(o, this.#head(event))
+    if (event.timeoutLen !== 0) o = copy(put(o, TIMEOUT), event.timeoutAt, event.timeoutLen)
+    o = put(o, stateTexts[(event.state + 1) * 3 + event.ctstate])
+    o = put(printTuple(o, event.orig), REPLY)
+    o = put(printTuple(o, event.reply), CLOSE)
+    if (event.unreplied) o = put(o, UNREPLIED)
+    if (event.assured) o = put(o, ASSURED)
+    if (event.offload !== 0) o = put(o, OFFLOAD[event.offload as 1 | 2])
+    if ((has & ~HAS_ID) !== 0) o = this.#rareBeforeId(o, event)
+    if ((has & HAS_ID) !== 0) o = copy(put(o, ID), event.idAt, event.idLen)
+    if ((has & (HAS_START | HAS_STOP | HAS_DELTA_TIME)) !== 0) o = printTimes(o, event)
+    o = putHex(putHex(put(o, FLOW), event.flowHigh), event.flowLow)
+    o = put(o, QUOTE)
+    if ((has & HAS_BY) !== 0) o = printBy(o, event)
+    if (event.from !== FROM_NONE) {
+      o = put(o, transitionText(event.from, event.state))
+      if (event.after >= 0) o = putSeconds(put(o, AFTER), event.after)
+      o = put(o, CLOSE)
+    }
+    const nat = natOf(event)
+    if (nat !== 0) o = printNat(o, event, nat)
+    if (event.event === DESTROY) {
+      o = put(o, END[event.reason])
+      if (event.duration >= 0) o = putSeconds(put(o, DURATION), event.duration)
+      if (event.idle >= 0) o = putSeconds(put(o, IDLE), event.idle)
+      o = put(o, CLOSE)
+    }
+    if (event.timeSource !== TIME_OWN) o = put(o, TIME_SOURCE[event.timeSource])
+    pen.at = put(o, LINE_END)
+  }
+
+  expect(event: ExpectEvent, rid: string): void {
+    const tuple = (t: ExpectTuple): object => ({ src: t.src, dst: t.dst, ...keysObject(t) })
+    this.#object(event, 'expect', rid, {
+      event: eventNames[event.event],
+      family: event.family === 4 ? 'ipv4' : 'ipv6',
+      protocol: protocolNames[event.protocol] ?? 'unknown',
+      protocol_number: event.protocol,
+      timeout: event.timeout >= 0 ? event.timeout : undefined,
+      tuple: tuple(event.tuple),
+      mask: event.mask === null ? undefined : tuple(event.mask),
+      master: event.master === null ? undefined : tuple(event.master),
+      zone: event.zone === 0 ? undefined : event.zone,
+      flags: event.flags.length === 0 ? undefined : event.flags,
+      class: event.class < 0 ? undefined : event.class,
+      helper: event.helper === '' ? undefined : event.helper,
+      time_source: timeSourceNames[event.timeSource as 0 | 1 | 2] || undefined,
+    })
+  }
+
+  gap(gap: Gap, rid: string): void {
+    this.#object(gap, 'gap', rid, {
+      cause: gap.cause,
+      count: gap.count < 0 ? undefined : gap.count,
+      at_least: gap.atLeast < 0 ? undefined : gap.atLeast,
+      from: gap.from === null ? undefined : isoTime(gap.from.sec, gap.from.usec),
+      to: gap.to === null ? undefined : isoTime(gap.to.sec, gap.to.usec),
+      time_source: timeSourceNames[gap.timeSource as 0 | 1 | 2] || undefined,
+    })
+  }
+
+  reject(reject: Reject, rid: string): void {
+    this.#object(reject, 'reject', rid, {
+      line: reject.line,
+      reason: reject.reason,
+      text: decoder.decode(reject.text),
+      truncated: reject.bytes >= 0 ? true : undefined,
+      bytes: reject.bytes >= 0 ? reject.bytes : undefined,
+      time_source: 'received',
+    })
+  }
+
+  #object(time: { readonly sec: number; readonly usec: number }, type: string, rid: string, rest: object): void {
+    const ids = this.#context.ridPrefix === null ? {} : { rid: `${this.#context.ridPrefix}:${rid}` }
+    const text = JSON.stringify({ time: isoTime(time.sec, time.usec), type, v: 1, ...ids, ...this.#common, ...rest })
+    pen.at += encoder.encodeInto(`${text}\n`, out.subarray(pen.at)).written
+  }
+
+  /** `2026-11-22T09:58:32.390102`, the part up to the point kept for the whole second. */
+  #time(at: number, sec: number, usec: number): number {
+    if (sec !== this.#second) {
+      this.#second = sec
+      rewrite(this.#secondText, isoTime(sec, 0).slice(0, 20))
+    }
+    return putMicroseconds(put(at, this.#secondText), usec)
+  }
+
+  #head(event: FlowEvent): number {
+    const at = (event.event * 2 + (event.family === 6 ? 1 : 0)) * 256 + event.protocol
+    if (this.#heads[at] === 0) this.#heads[at] = prepare(this.#headText(event))
+    return this.#heads[at]
+  }
+
+  #headText(event: FlowEvent): string {
+    const before = this.#context.ridPrefix === null ? 'Z","type":"flow","v":1' : '"'
+    const common = Object.entries(this.#common).map(([key, value]) => `,"${key}":${asciiJson(value)}`)
+    const protocol = protocolNames[event.protocol] ?? 'unknown'
+    return `${before}${common.join('')},"event":"${eventNames[event.event as 0 | 1 | 2 | 3]}","family":"ipv${event.family}","protocol":"${protocol}","protocol_number":${event.protocol}`
+  }
+
+  #rareBeforeId(at: number, event: FlowEvent): number {
+    const has = event.has
+    let o = at
+    if ((has & HAS_MARK) !== 0) o = copy(put(o, MARK), event.markAt, event.markLen)
+    if ((has & HAS_ZONE) !== 0) o = putInteger(put(o, ZONE), event.zone)
+    if ((has & HAS_SECMARK) !== 0) o = copy(put(o, SECMARK), event.secmarkAt, event.secmarkLen)
+    if ((has & HAS_SECCTX) !== 0) o = printString(put(o, SECCTX), event.secctxAt, event.secctxLen)
+    if ((has & HAS_HELPER) !== 0) o = printString(put(o, HELPER), event.helperAt, event.helperLen)
+    if ((has & HAS_LABELS) !== 0) {
+      const names = event.labelsLen === 0 ? [] : decodeRange(event.labelsAt, event.labelsLen).split(',')
+      o = printJson(put(o, LABELS), names)
+    }
+    if ((has & HAS_USE) !== 0) o = copy(put(o, USE), event.useAt, event.useLen)
+    return o
+  }
+}
+
+function commonKeys(context: RecordContext): Record<string, unknown> {
+  return {
+    ...(context.host === '' ? {} : { host: context.host }),
+    ...(context.input === '' ? {} : { input: context.input }),
+    ...(context.netns === 0 ? {} : { netns: context.netns }),
+    ...(context.netnsName === '' ? {} : { netns_name: context.netnsName }),
+  }
+}
+
+function printTuple(at: number, tuple: Tuple): number {
+  let o = copy(at, tuple.srcAt, tuple.srcLen)
+  o = copy(put(o, DST), tuple.dstAt, tuple.dstLen)
+  if (tuple.keys === KEYS_PORTS) {
+    o = copy(put(o, SPORT), tuple.k1At, tuple.k1Len)
+    o = copy(put(o, DPORT), tuple.k2At, tuple.k2Len)
+  } else if (tuple.keys === KEYS_ICMP) {
+    o = copy(put(o, TYPE), tuple.k1At, tuple.k1Len)
+    o = copy(put(o, CODE), tuple.k2At, tuple.k2Len)
+    o = copy(put(o, ID), tuple.k3At, tuple.k3Len)
+  } else if (tuple.keys === KEYS_GRE) {
+    o = copy(put(o, SRCKEY), tuple.k1At, tuple.k1Len)
+    o = put(copy(put(o, DSTKEY), tuple.k2At, tuple.k2Len), QUOTE)
+  } else {
+    o = put(o, QUOTE)
+  }
+  if (tuple.zone !== 0) o = putInteger(put(o, ZONE), tuple.zone)
+  if (tuple.packetsLen !== 0) {
+    o = copy(put(o, PACKETS), tuple.packetsAt, tuple.packetsLen)
+    o = copy(put(o, BYTES), tuple.bytesAt, tuple.bytesLen)
+  }
+  return o
+}
+
+function printTimes(at: number, event: FlowEvent): number {
+  let o = at
+  if ((event.has & HAS_START) !== 0) o = printTime(put(o, START), event.startSec, event.startUsec)
+  if ((event.has & HAS_STOP) !== 0) o = printTime(put(o, STOP), event.stopSec, event.stopUsec)
+  if ((event.has & HAS_DELTA_TIME) !== 0) o = copy(put(o, DELTA_TIME), event.deltaTimeAt, event.deltaTimeLen)
+  return o
+}
+
+/** For the times beside the record's own; their seconds are all over the place, so nothing is kept. */
+function printTime(at: number, sec: number, usec: number): number {
+  const text = isoTime(sec, usec)
+  for (let i = 0; i < 26; i++) out[at + i] = text.charCodeAt(i)
+  return put(at + 26, UTC_END)
+}
+
+function printBy(at: number, event: FlowEvent): number {
+  let o = put(at, BY)
+  if (event.portidLen !== 0) {
+    o = copy(put(o, PORTID), event.portidAt, event.portidLen)
+    if ((event.has & HAS_PROGNAME) !== 0) o = printString(put(o, PROGNAME), event.prognameAt, event.prognameLen)
+  }
+  return put(o, CLOSE)
+}
+
+const SNAT = 1
+const DNAT = 2
+
+/** Which ends were translated: the reply must go to the original source, and come from the original destination. A changed port or key counts alone. */
+function natOf(event: FlowEvent): number {
+  const o = event.orig
+  const r = event.reply
+  let nat = 0
+  if (r.d3 !== o.s3 || r.d0 !== o.s0 || r.d1 !== o.s1 || r.d2 !== o.s2) nat = SNAT
+  if (r.s3 !== o.d3 || r.s0 !== o.d0 || r.s1 !== o.d1 || r.s2 !== o.d2) nat |= DNAT
+  if (o.keys === KEYS_ICMP) return r.k3 === o.k3 ? nat : nat | SNAT
+  if (r.k2 !== o.k1) nat |= SNAT
+  if (r.k1 !== o.k2) nat |= DNAT
+  return nat
+}
+
+function printNat(at: number, event: FlowEvent, nat: number): number {
+  const r = event.reply
+  let o = put(at, NAT[nat])
+  if ((nat & SNAT) !== 0) {
+    o = put(copy(put(o, NAT_SRC), r.dstAt, r.dstLen), QUOTE)
+    if (r.keys === KEYS_PORTS) o = copy(put(o, NAT_SPORT), r.k2At, r.k2Len)
+    else if (r.keys === KEYS_GRE) o = put(copy(put(o, NAT_SRCKEY), r.k2At, r.k2Len), QUOTE)
+  }
+  if ((nat & DNAT) !== 0) {
+    o = put(copy(put(o, NAT_DST), r.srcAt, r.srcLen), QUOTE)
+    if (r.keys === KEYS_PORTS) o = copy(put(o, NAT_DPORT), r.k1At, r.k1Len)
+    else if (r.keys === KEYS_GRE) o = put(copy(put(o, NAT_DSTKEY), r.k1At, r.k1Len), QUOTE)
+  }
+  if (r.keys === KEYS_ICMP) o = copy(put(o, NAT_ID), r.k3At, r.k3Len)
+  return put(o, CLOSE)
+}
+
+function keysObject(t: ExpectTuple): object {
+  if (t.keys === KEYS_NONE) return {}
+  if (t.keys === KEYS_ICMP) return { type: t.k1, code: t.k2, id: t.k3 }
+  if (t.keys === KEYS_GRE) return { srckey: `0x${t.k1.toString(16)}`, dstkey: `0x${t.k2.toString(16)}` }
+  return { sport: t.k1, dport: t.k2 }
+}
+
+const decoder = new TextDecoder('utf-8')
+const encoder = new TextEncoder()
+
+function decodeRange(at: number, length: number): string {
+  return decoder.decode(page.subarray(at, at + length))
+}
+
+/** Bytes of the input as a JSON string; what is no UTF-8 becomes U+FFFD. */
+function printString(at: number, from: number, length: number): number {
+  return printJson(at, decodeRange(from, length))
+}
+
+function printJson(at: number, value: unknown): number {
+  return at + encoder.encodeInto(JSON.stringify(value), out.subarray(at)).written
+}
+
+/** For prepared texts, which are ASCII. */
+function asciiJson(value: unknown): string {
+  return JSON.stringify(value).replace(/[\u0080-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
+/** RFC 3339 in UTC with microseconds. */
+export function isoTime(sec: number, usec: number): string {
+  const date = new Date(sec * 1000)
+  const text = Number.isNaN(date.getTime()) || sec > 253402300799 ? '9999-12-31T23:59:59' : date.toISOString().slice(0, 19)
+  return `${text}.${String(usec).padStart(6, '0')}Z`
+}

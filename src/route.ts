@@ -1,0 +1,164 @@
+/** Which records are written: the types of --emit, --transitions, the window of --since and --until, and the conditions of --where. Compiled once. */
+import { type FlowEvent, ctstateNames, DESTROY, endReasons, eventNames, FROM_NONE, KEYS_PORTS } from './event.js'
+import { protocolNames, states } from './kernel.js'
+
+export const recordTypes = ['flow', 'expect', 'kernel', 'alert', 'gap', 'table', 'reject'] as const
+export type RecordType = (typeof recordTypes)[number]
+export const defaultTypes: readonly RecordType[] = ['flow', 'expect', 'kernel', 'alert', 'gap', 'table']
+
+export interface RouteOptions {
+  readonly emit: readonly RecordType[]
+  readonly transitionsOnly: boolean
+  /** seconds since the epoch; -Infinity, Infinity: no bound */
+  readonly since: number
+  readonly until: number
+  readonly where: readonly Condition[]
+}
+
+/** One --where: all of its keys must fit. Several: one of them. */
+export interface Condition {
+  readonly types: ReadonlySet<string> | null
+  /** null: it says nothing of flows, and a condition with keys of flows fits no other record */
+  readonly flow: ((event: FlowEvent) => boolean) | null
+}
+
+export class Route {
+  readonly #types: ReadonlySet<string>
+  readonly #options: RouteOptions
+  /** every flow record is wanted: nothing to look at */
+  readonly allFlows: boolean
+
+  constructor(options: RouteOptions) {
+    this.#options = options
+    this.#types = new Set(options.emit)
+    this.allFlows = this.#types.has('flow') && !options.transitionsOnly && options.since === -Infinity && options.until === Infinity && options.where.length === 0
+  }
+
+  wantsFlow(event: FlowEvent): boolean {
+    const { transitionsOnly, where } = this.#options
+    if (!this.#types.has('flow') || (transitionsOnly && event.from === FROM_NONE) || !this.#inWindow(event)) return false
+    return where.length === 0 || where.some((c) => (c.types === null || c.types.has('flow')) && (c.flow === null || c.flow(event)))
+  }
+
+  wants(type: RecordType, time: { readonly sec: number; readonly usec: number }): boolean {
+    const { where } = this.#options
+    if (!this.#types.has(type) || !this.#inWindow(time)) return false
+    return where.length === 0 || where.some((c) => c.flow === null && (c.types === null || c.types.has(type)))
+  }
+
+  #inWindow(time: { readonly sec: number; readonly usec: number }): boolean {
+    const at = time.sec + time.usec / 1e6
+    return at >= this.#options.since && at < this.#options.until
+  }
+}
+
+type Address = readonly [number, number, number, number]
+
+/** What each key of an expression is compared with; the value is checked when the expression is read. */
+const keys: Readonly<Record<string, (value: string) => (event: FlowEvent) => boolean>> = {
+  event: (value) => named('event', eventNames, value, (event) => event.event),
+  family: (value) => {
+    if (value !== 'ipv4' && value !== 'ipv6') throw new ConditionError('family', value, 'ipv4 or ipv6')
+    return (event) => event.family === (value === 'ipv4' ? 4 : 6)
+  },
+  protocol: (value) => {
+    const number = Number(Object.keys(protocolNames).find((key) => protocolNames[Number(key)] === value) ?? value)
+    if (!Number.isInteger(number) || number < 0 || number > 255) throw new ConditionError('protocol', value, 'a name such as tcp, or a number up to 255')
+    return (event) => event.protocol === number
+  },
+  state: (value) => namedStates(value, (event) => event.state),
+  ctstate: (value) => named('ctstate', ctstateNames, value, (event) => event.ctstate),
+  from: (value) => namedStates(value, (event) => event.from),
+  to: (value) => namedStates(value, (event) => (event.from === FROM_NONE ? -1 : event.state)),
+  reason: (value) => named('reason', endReasons, value, (event) => (event.event === DESTROY ? event.reason : -1)),
+  src: (value) => network(value, (e) => [[e.orig.s0, e.orig.s1, e.orig.s2, e.orig.s3]]),
+  dst: (value) => network(value, (e) => [[e.orig.d0, e.orig.d1, e.orig.d2, e.orig.d3]]),
+  address: (value) => network(value, (e) => [e.orig, e.reply].flatMap((t): Address[] => [[t.s0, t.s1, t.s2, t.s3], [t.d0, t.d1, t.d2, t.d3]])),
+  sport: (value) => port(value, (event) => [event.orig.k1]),
+  dport: (value) => port(value, (event) => [event.orig.k2]),
+  port: (value) => port(value, ({ orig, reply }) => [orig.k1, orig.k2, reply.k1, reply.k2]),
+  zone: (value) => whole('zone', value, 0xffff, (event) => (event.zone === 0 ? event.orig.zone : event.zone)),
+  netns: (value) => whole('netns', value, 0xffffffff, (event) => event.netns),
+}
+
+export class ConditionError extends Error {
+  constructor(key: string, value: string, expected: string) {
+    super(`${key}=${value}: expected ${expected}`)
+  }
+}
+
+/** `src=10.0.0.0/8 dport=443,8443 event=destroy`: keys are "and", values separated by commas are "or". Throws ConditionError. */
+export function parseCondition(text: string): Condition {
+  let types: Set<string> | null = null
+  const tests: ((event: FlowEvent) => boolean)[] = []
+  for (const part of text.trim().split(/\s+/)) {
+    const equals = part.indexOf('=')
+    const key = part.slice(0, equals)
+    const values = part.slice(equals + 1).split(',')
+    if (equals < 1 || values.includes('')) throw new ConditionError(part, '', 'key=value')
+    if (key === 'type') {
+      const unknown = values.find((value) => !(recordTypes as readonly string[]).includes(value))
+      if (unknown !== undefined) throw new ConditionError('type', unknown, recordTypes.join(', '))
+      types = new Set(values)
+      continue
+    }
+    const make = keys[key]
+    if (make === undefined) throw new ConditionError(key, values.join(','), `one of the keys type, ${Object.keys(keys).join(', ')}`)
+    const alternatives = values.map(make)
+    tests.push((event) => alternatives.some((test) => test(event)))
+  }
+  return { types, flow: tests.length === 0 ? null : (event) => tests.every((test) => test(event)) }
+}
+
+function named(key: string, names: readonly string[], value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {
+  const index = names.indexOf(value)
+  if (index < 0) throw new ConditionError(key, value, names.join(', '))
+  return (event) => of(event) === index
+}
+
+/** A word such as NONE or ESTABLISHED is a state of several protocols. */
+function namedStates(value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {
+  if (!states.includes(value)) throw new ConditionError('state', value, 'a state such as ESTABLISHED or TIME_WAIT')
+  return (event) => states[of(event)] === value
+}
+
+function port(value: string, of: (event: FlowEvent) => readonly number[]): (event: FlowEvent) => boolean {
+  const [from, to = from] = value.split('-').map(Number)
+  if (!(from! >= 0 && to! <= 0xffff && from! <= to!)) throw new ConditionError('port', value, 'a port, or two joined by -, up to 65535')
+  return (event) => event.orig.keys === KEYS_PORTS && of(event).some((number) => number >= from! && number <= to!)
+}
+
+function whole(key: string, value: string, max: number, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {
+  const number = Number(value)
+  if (!Number.isInteger(number) || number < 0 || number > max) throw new ConditionError(key, value, `a whole number up to ${max}`)
+  return (event) => of(event) === number
+}
+
+function network(value: string, of: (event: FlowEvent) => readonly Address[]): (event: FlowEvent) => boolean {
+  const [text, length] = value.split('/') as [string, string | undefined]
+  const address = parseAddress(text)
+  const bits = length === undefined ? (address?.family === 6 ? 128 : 32) : /^\d+$/.test(length) ? Number(length) : NaN
+  if (address === null || !(bits <= (address.family === 6 ? 128 : 32))) throw new ConditionError('address', value, 'an address or network such as 10.0.0.0/8 or fd00::/8')
+  const prefix = address.family === 6 ? bits : bits + 96
+  return (event) => event.family === address.family && of(event).some((words) => words.every((part, i) => ((part ^ address.words[i]!) & maskWord(prefix - i * 32)) === 0))
+}
+
+function maskWord(bits: number): number {
+  return bits >= 32 ? -1 : bits <= 0 ? 0 : -1 << (32 - bits)
+}
+
+function parseAddress(text: string): { family: 4 | 6; words: Address } | null {
+  const four = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text)
+  if (four !== null) {
+    const parts = four.slice(1).map(Number)
+    return parts.some((part) => part > 255) ? null : { family: 4, words: [0, 0, 0, parts.reduce((sum, part) => (sum << 8) | part, 0)] }
+  }
+  if (!/^[0-9a-f:]+$/i.test(text) || !text.includes(':')) return null
+  const halves = text.split('::')
+  const groups = halves.map((half) => (half === '' ? [] : half.split(':')))
+  const given = groups.flat()
+  if (halves.length > 2 || given.some((group) => !/^[0-9a-f]{1,4}$/i.test(group)) || (halves.length === 1 ? given.length !== 8 : given.length > 7)) return null
+  const all = [...groups[0]!, ...Array<string>(8 - given.length).fill('0'), ...(groups[1] ?? [])].map((group) => parseInt(group, 16))
+  const word = (i: number): number => (all[i * 2]! << 16) | all[i * 2 + 1]!
+  return { family: 6, words: [word(0), word(1), word(2), word(3)] }
+}

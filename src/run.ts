@@ -1,0 +1,412 @@
+/**
+ * The loop: what one read returned goes through framing, parsing, tracking, routing and printing in one synchronous go; only the two ends are waited for.
+ */
+import {
+  type FlowEvent as Event,
+  type Gap,
+  type Reject,
+  DESTROY,
+  FlowEvent,
+  LINE_BYTES_MAX,
+  page,
+} from './event.js'
+import { Frame, type LongLine } from './frame.js'
+import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from './formats/conntrack-text.js'
+import { readExpectation } from './formats/expectation.js'
+import type { FlowTracker } from './detectors/flows/tracker.js'
+import { type NdjsonPrinter } from './printers/ndjson.js'
+import { out, Pages, type PrintedPage } from './printers/pages.js'
+import type { Route } from './route.js'
+import { EXPECT, FLOW, IGNORED, type Input, type LineContext, type LineFormat, NOTE, type Output, REJECTED_LINE } from './stage.js'
+import type { Tally } from './tally.js'
+
+const LF = 10
+/** Of a rejected line so much is shown. */
+const SHOWN_BYTES = 1024
+/** A line that waits for its second half waits so long. */
+const HELD_MS = 1000
+const HELD = -1
+const NOTHING = new Uint8Array(0)
+
+export interface RunParts {
+  readonly input: Input
+  readonly outputs: readonly Output[]
+  readonly printer: NdjsonPrinter
+  readonly tracker: FlowTracker
+  readonly route: Route
+  readonly tally: Tally
+  readonly context: LineContext
+  /** whether lines of conntrack's text are looked for, and the other formats that are */
+  readonly text: boolean
+  readonly formats: readonly LineFormat[]
+  readonly diagnose: (message: string) => void
+}
+
+export interface RunResult {
+  /** records written to each output */
+  readonly written: Readonly<Record<string, number>>
+  /** a reader has gone away */
+  readonly readerGone: boolean
+}
+
+export class Run {
+  readonly #parts: RunParts
+  readonly #event: Event = new FlowEvent()
+  readonly #frame = new Frame()
+  readonly #pages = new Pages()
+  readonly #queues: OutputQueue[]
+  #lineAt = 0
+  #lastTick = 0
+  /** something is printed that no page was free to take */
+  #overdue = false
+  /** counter for record ids where there is no offset */
+  #records = 0
+  #turned: (() => void) | null = null
+
+  constructor(parts: RunParts) {
+    this.#parts = parts
+    this.#queues = parts.outputs.map(
+      (output) =>
+        new OutputQueue(output, (printed, gone) => {
+          if (gone) parts.input.abort()
+          this.#released(printed)
+        }),
+    )
+  }
+
+  /** Until the input is at its end, or a reader has gone away, and all of it is written. Throws what an input or output failed with. */
+  async toEnd(): Promise<RunResult> {
+    const { input, tally, tracker } = this.#parts
+    const frame = this.#frame
+    input.onIdle = () => this.#flush()
+    let next = input.next()
+    let waits = false
+    for (;;) {
+      const n = waits ? await orHeld(next) : await next
+      if (n === 0 || this.#isGone) break
+      if (n === HELD) {
+        // the second half did not come: what is held is a line of its own
+        frame.lay(NOTHING)
+      } else {
+        tally.bytes += n
+        frame.lay(input.chunk)
+        this.#received()
+        next = input.next()
+        // awaited in the next round; until then a failure is nobody's
+        next.catch(() => {})
+      }
+      waits = await this.#batch(n === HELD)
+      if (!input.isBusy || n === HELD) this.#flush()
+    }
+    if (!this.#isGone) {
+      frame.finish()
+      this.#received()
+      await this.#batch(true)
+      const gap = tracker.takeLimitGap(true)
+      if (gap !== null) this.#gap(gap, 'l')
+      this.#flush()
+      if (this.#overdue) await this.#room().then(() => this.#flush())
+    }
+    await Promise.all(this.#queues.map((queue) => queue.drained()))
+    return {
+      written: Object.fromEntries(this.#queues.map((queue) => [queue.output.name, queue.written])),
+      readerGone: this.#isGone,
+    }
+  }
+
+  /** Bytes that no output has taken yet. */
+  get pending(): number {
+    return this.#queues.reduce((sum, queue) => sum + queue.pending, 0)
+  }
+
+  get #isGone(): boolean {
+    return this.#queues.some((queue) => queue.isGone)
+  }
+
+  /** Works through the lines in the frame. True when the last of them waits for the next line. */
+  async #batch(final: boolean): Promise<boolean> {
+    const frame = this.#frame
+    const { tracker } = this.#parts
+    // named by the place of its LF
+    this.#lineAt = frame.at - 1
+    if (frame.longLine !== null) this.#longLine(frame.longLine)
+    this.#lineAt = frame.at
+    let waits = false
+    while (this.#lineAt < frame.end && !waits) {
+      waits = this.#lines(frame.end, final)
+      if (this.#pages.isFull) {
+        if (!this.#pages.canTurn) await this.#room()
+        this.#turn()
+        if (this.#isGone) break
+      }
+    }
+    frame.keep(this.#lineAt)
+    const gap = tracker.takeLimitGap(false)
+    if (gap !== null) this.#gap(gap, 'l')
+    if (this.#event.sec !== this.#lastTick) {
+      this.#lastTick = this.#event.sec
+      tracker.tick(this.#lastTick)
+    }
+    return waits
+  }
+
+  /** Lines up to `end`, or until a page is full. True when the line at hand waits for the next one. */
+  #lines(end: number, final: boolean): boolean {
+    const { tracker, printer, route, tally, context, text } = this.#parts
+    const event = this.#event
+    const pages = this.#pages
+    const allFlows = route.allFlows
+    let p = this.#lineAt
+    let flows = 0
+    let printed = 0
+    let waits = false
+    while (p < end) {
+      const next = text ? parseText(p, end, event, context) : NOT_OURS
+      if (next > 0) {
+        flows++
+        if (context.extraLines !== 0) this.#extraLines()
+        this.#lineAt = p
+        tracker.track(event)
+        tally.events[event.event]++
+        if (event.event === DESTROY) tally.ends[event.reason]++
+        if (allFlows || route.wantsFlow(event)) {
+          printer.flow(event, this.#rid())
+          printed++
+          if (pages.isFull) {
+            p = next
+            break
+          }
+        }
+        p = next
+      } else if (next === UNFINISHED && !final) {
+        waits = true
+        break
+      } else {
+        this.#lineAt = p
+        this.#countFlows(flows, printed)
+        flows = 0
+        printed = 0
+        p = this.#otherLine(p, end, next)
+        if (pages.isFull) break
+      }
+    }
+    this.#lineAt = p
+    this.#countFlows(flows, printed)
+    return waits
+  }
+
+  /** A line that is no flow in conntrack's text. Gives the offset behind it. */
+  #otherLine(at: number, end: number, said: number): number {
+    const { tracker, printer, route, tally, context, formats, diagnose } = this.#parts
+    const event = this.#event
+    const lineEnd = page.indexOf(LF, at)
+    const next = Math.min(lineEnd + 1, end)
+    tally.lines++
+    if (lineEnd - at > LINE_BYTES_MAX) {
+      tally.lines--
+      this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
+      return next
+    }
+    clear(context)
+    let outcome: number = said === NOT_OURS ? IGNORED : REJECTED_LINE
+    if (said === EXPECTATION) {
+      outcome = readExpectation(context.bodyAt, lineEnd, event, context)
+    } else if (said === NOT_OURS) {
+      for (const format of formats) {
+        if (format.begins(at)) {
+          outcome = format.read(at, lineEnd, event, context)
+          break
+        }
+      }
+    } else if (said === UNFINISHED) {
+      context.reason = 'no reply tuple'
+    }
+    switch (outcome) {
+      case FLOW:
+        tally.flows++
+        tracker.track(event)
+        tally.events[event.event]++
+        if (event.event === DESTROY) tally.ends[event.reason]++
+        if (route.wantsFlow(event)) {
+          printer.flow(event, this.#rid())
+          this.#count(1)
+        }
+        break
+      case EXPECT:
+        tally.expects++
+        tracker.expect(context.expect!)
+        if (route.wants('expect', context.expect!)) {
+          printer.expect(context.expect!, String(this.#rid()))
+          this.#count(1)
+        }
+        break
+      case NOTE:
+        tally.notes++
+        if (context.gap !== null) this.#gap(context.gap, 'g')
+        break
+      case IGNORED:
+        tally.ignored++
+        break
+      default:
+        tally.rejected++
+        this.#reject({ ...this.#receivedTime(), line: tally.lines, reason: context.reason, text: cut(at, lineEnd), bytes: lineEnd - at > SHOWN_BYTES ? lineEnd - at : -1 })
+    }
+    if (context.dumpEnd === true) tracker.dumpEnds()
+    else if (context.dumpEnd !== false) tracker.dumpShown(context.dumpEnd)
+    if (context.diagnostic !== '') diagnose(context.diagnostic)
+    return next
+  }
+
+  #extraLines(): void {
+    this.#parts.tally.lines += this.#parts.context.extraLines
+    this.#parts.tally.ignored += this.#parts.context.extraLines
+  }
+
+  /** One reject and one gap. */
+  #longLine(line: LongLine): void {
+    const { tally } = this.#parts
+    tally.lines++
+    tally.rejected++
+    this.#reject({ ...this.#receivedTime(), line: tally.lines, reason: `longer than ${LINE_BYTES_MAX} bytes`, text: line.text, bytes: line.bytes })
+    this.#gap({ ...this.#receivedTime(), timeSource: 2, cause: 'line_too_long', count: 1, atLeast: -1, from: null, to: null }, 'g')
+  }
+
+  #reject(reject: Reject): void {
+    if (!this.#parts.route.wants('reject', reject)) return
+    this.#parts.printer.reject(reject, `${this.#rid()}r`)
+    this.#count(1)
+  }
+
+  #gap(gap: Gap, suffix: string): void {
+    this.#parts.tally.gaps++
+    if (!this.#parts.route.wants('gap', gap)) return
+    this.#parts.printer.gap(gap, `${this.#rid()}${suffix}`)
+    this.#count(1)
+  }
+
+  #countFlows(flows: number, printed: number): void {
+    const { tally } = this.#parts
+    tally.lines += flows
+    tally.flows += flows
+    tally.printed += printed
+  }
+
+  #count(records: number): void {
+    this.#parts.tally.printed += records
+  }
+
+  #rid(): number {
+    return this.#parts.input.ridByOffset ? this.#frame.offset + this.#lineAt - this.#frame.at : ++this.#records
+  }
+
+  #received(): void {
+    const { input, context } = this.#parts
+    const at = input.receivedMicroseconds()
+    context.receivedSec = Math.floor(at / 1e6)
+    context.receivedUsec = Math.floor(at - context.receivedSec * 1e6)
+  }
+
+  #receivedTime(): { sec: number; usec: number } {
+    return { sec: this.#parts.context.receivedSec, usec: this.#parts.context.receivedUsec }
+  }
+
+  #flush(): void {
+    this.#overdue = !this.#pages.isEmpty && !this.#pages.canTurn
+    if (!this.#pages.isEmpty && !this.#overdue) this.#turn()
+  }
+
+  /** The printed page to every output; the next one is free. */
+  #turn(): void {
+    const printed = this.#pages.turn(this.#queues.length)
+    for (const queue of this.#queues) queue.add(printed, this.#parts.tally.printed)
+  }
+
+  #room(): Promise<void> {
+    return new Promise((resolve) => (this.#turned = resolve))
+  }
+
+  #released(printed: PrintedPage): void {
+    this.#pages.release(printed)
+    if (this.#turned !== null && this.#pages.canTurn) {
+      const turned = this.#turned
+      this.#turned = null
+      turned()
+    } else if (this.#overdue) {
+      this.#flush()
+    }
+  }
+}
+
+/** The input's next piece, or HELD when it does not come in time for a line that waits for it. */
+function orHeld(next: Promise<number>): Promise<number> {
+  return new Promise((resolve, fail) => {
+    const timer = setTimeout(() => resolve(HELD), HELD_MS)
+    next.then(
+      (n) => {
+        clearTimeout(timer)
+        resolve(n)
+      },
+      (error: unknown) => {
+        clearTimeout(timer)
+        fail(error)
+      },
+    )
+  })
+}
+
+function clear(context: LineContext): void {
+  context.expect = null
+  context.gap = null
+  context.diagnostic = ''
+  context.dumpEnd = false
+}
+
+function cut(from: number, to: number): Uint8Array {
+  return page.slice(from, Math.min(to, from + SHOWN_BYTES))
+}
+
+/** Pages on their way to one output, in order, one at a time. */
+class OutputQueue {
+  readonly output: Output
+  isGone = false
+  written = 0
+  pending = 0
+  #error: unknown = null
+  readonly #release: (page: PrintedPage, gone: boolean) => void
+  #last: Promise<void> = Promise.resolve()
+
+  constructor(output: Output, release: (page: PrintedPage, gone: boolean) => void) {
+    this.output = output
+    this.#release = release
+  }
+
+  add(printed: PrintedPage, recordsSoFar: number): void {
+    this.pending += printed.to - printed.from
+    this.#last = this.#last.then(async () => {
+      try {
+        if (!this.isGone) {
+          if (await this.output.write(out.subarray(printed.from, printed.to))) this.written = recordsSoFar
+          else this.isGone = true
+        }
+      } catch (error) {
+        this.#error = error
+        this.isGone = true
+      } finally {
+        this.pending -= printed.to - printed.from
+        this.#release(printed, this.isGone)
+      }
+    })
+  }
+
+  async drained(): Promise<void> {
+    await this.#last
+    if (this.#error !== null) throw new OutputError(this.output.name, this.#error)
+  }
+}
+
+/** An output that failed for good. */
+export class OutputError extends Error {
+  constructor(name: string, cause: unknown) {
+    super(`output ${name === '-' ? 'to standard output' : name} failed: ${cause instanceof Error ? cause.message : String(cause)}`)
+  }
+}
