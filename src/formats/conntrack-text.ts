@@ -36,7 +36,7 @@ import { PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, RECORD_LINE_BYTES_MAX } from '../k
 import type { LineContext, LocalClock } from '../stage.js'
 import { monthNumber } from './local-time.js'
 import { readUserspace } from './by.js'
-import { CR, got, isAt, isLineEnd, latin1, LF, readAddress, readCounter, readHex, readNumber, sameBytes, skipSpaces, SPACE, toScratch, word } from './scan.js'
+import { CR, got, isAt, isLineEnd, latin1, LF, readAddress, readAddress4, readCounter, readHex, readNumber, sameBytes, skipSpaces, SPACE, toScratch, word } from './scan.js'
 import { readState, stateWord } from './state-words.js'
 
 const bytes = page
@@ -84,6 +84,13 @@ const UDP_ = word('udp ')
 const IPV4 = word('ipv4')
 const IPV6 = word('ipv6')
 const ID_EQUALS = 0x3d6469 // three bytes
+const ATE_ = word('ATE]')
+const TROY = word('TROY')
+const URED = word('URED')
+const REPL = word('EPLI') // [UNR EPLI ED]
+const TWO_ = word(' 2  ') & 0xffffff
+const TEN_ = word(' 10 ')
+const ETS_ = word('ets=')
 
 /**
  * Reads the line at `at` into `event`. Gives the offset behind its LF, or one of the words above.
@@ -102,30 +109,40 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     if (p < 0) return NOT_OURS
     ours = true
   }
-  p = skipSpaces(p)
+  if (view.getInt32(p, true) === FOUR_SPACES) p += 4
+  else if (bytes[p] === SPACE) p++
+  if (bytes[p] === SPACE) p = skipSpaces(p)
   if (bytes[p] === 91) {
     const tag = view.getInt32(p, true)
-    if (tag === UPDA && isAt(p, '[UPDATE] ')) {
+    if (tag === UPDA && view.getInt32(p + 4, true) === ATE_ && bytes[p + 8] === SPACE) {
       event.event = UPDATE
       p += 9
-    } else if (tag === NEW_ && isAt(p, '[NEW] ')) {
+    } else if (tag === NEW_ && bytes[p + 4] === 93 && bytes[p + 5] === SPACE) {
       event.event = NEW
       p += 6
-    } else if (tag === DEST && isAt(p, '[DESTROY] ')) {
+    } else if (tag === DEST && view.getInt32(p + 4, true) === TROY && bytes[p + 8] === 93 && bytes[p + 9] === SPACE) {
       event.event = DESTROY
       p += 10
     } else {
       return ours ? reject(context, 'no event tag behind the time stamp') : NOT_OURS
     }
     ours = true
-    p = skipSpaces(p)
+    if (bytes[p] === SPACE) p = skipSpaces(p)
   }
   if (!ours && bytes[p] === LF) return NOT_OURS
 
   // layer 3: `ipv4     2 `, only with -o extended and in /proc
   let family = 0
   const first = view.getInt32(p, true)
-  if (first === IPV4 || first === IPV6) {
+  if (first === IPV4 && view.getInt32(p + 4, true) === FOUR_SPACES && (view.getInt32(p + 8, true) & 0xffffff) === TWO_) {
+    family = 4
+    ours = true
+    p += 11
+  } else if (first === IPV6 && view.getInt32(p + 4, true) === FOUR_SPACES && view.getInt32(p + 8, true) === TEN_) {
+    family = 6
+    ours = true
+    p += 12
+  } else if (first === IPV4 || first === IPV6) {
     const behind = readNumberColumn(p + 4)
     if (behind < 0) return ours ? reject(context, 'no number behind the layer 3 name') : NOT_OURS
     ours = true
@@ -171,13 +188,14 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     event.timeout = got.value
     event.timeoutAt = from
     event.timeoutLen = p - from
-    c = bytes[(p = skipSpaces(p))]
+    c = bytes[++p]
+    if (c === SPACE) c = bytes[(p = skipSpaces(p))]
   }
   if (c >= 65 && c <= 90) {
     p = readState(p, protocol)
     if (p < 0) return reject(context, 'unknown state of this protocol')
     event.state = stateWord.state
-    p = skipSpaces(p)
+    if (bytes[p] === SPACE) p = skipSpaces(p)
   } else if (protocol === PROTO_GRE && c === 116 /* t */) {
     // /proc prints the two timeouts of a GRE flow: `timeout=30, stream_timeout=180`
     if (!isAt(p, 'timeout=') || (p = readNumber(p + 8)) < 0 || !isAt(p, ', stream_timeout=') || (p = readNumber(p + 17)) < 0) {
@@ -230,8 +248,35 @@ function reject(context: LineContext, reason: string): number {
   return REJECTED
 }
 
+/** The last stamp's seconds, as the ten bytes that stood there: most lines of a busy stream have the same. */
+const lastStamp = { a: 0, b: 0, c: 0, sec: 0 }
+
 /** `[1795341562.324145]` TAB; before 1.4.2, and for expectations, `.3458  ` with blanks behind the digits, and short seconds padded too. -1: something else. */
-export function readStamp(at: number, event: { sec: number; usec: number; timeSource: number }): number {
+function readStamp(at: number, event: FlowEvent): number {
+  if (bytes[at + 11] !== 46 || bytes[at + 18] !== 93 || bytes[at + 19] !== 9) return readPaddedStamp(at, event)
+  const four = view.getInt32(at + 12, true) ^ 0x30303030
+  const two = view.getUint16(at + 16, true) ^ 0x3030
+  const isDigits = (((four + 0x76767676) | four) & 0x80808080) === 0 && (((two + 0x7676) | two) & 0x8080) === 0
+  const a = view.getInt32(at + 1, true)
+  const b = view.getInt32(at + 5, true)
+  const c = view.getInt16(at + 9, true)
+  if (!isDigits || a !== lastStamp.a || b !== lastStamp.b || c !== lastStamp.c) {
+    const p = readPaddedStamp(at, event)
+    if (p >= 0 && isDigits) {
+      lastStamp.a = a
+      lastStamp.b = b
+      lastStamp.c = c
+      lastStamp.sec = event.sec
+    }
+    return p
+  }
+  event.sec = lastStamp.sec
+  event.usec = (four & 15) * 100_000 + ((four >>> 8) & 15) * 10_000 + ((four >>> 16) & 15) * 1000 + (four >>> 24) * 100 + (two & 15) * 10 + (two >>> 8)
+  event.timeSource = TIME_OWN
+  return at + 20
+}
+
+function readPaddedStamp(at: number, event: FlowEvent): number {
   let p = at + 1
   let sec = 0
   let c: number
@@ -282,17 +327,29 @@ function readTuple(at: number, tuple: Tuple, orig: Tuple | null, protocol: numbe
     tuple.srcLen = orig.dstLen
     p += orig.dstLen
   } else {
-    p = readAddress(p)
-    if (p < 0 || bytes[p] !== SPACE) return -1
-    tuple.s0 = got.w0
-    tuple.s1 = got.w1
-    tuple.s2 = got.w2
-    tuple.s3 = got.w3
-    tuple.srcAt = got.at
-    tuple.srcLen = got.len
+    const from = p
+    p = readAddress4(p)
+    if (p > 0 && bytes[p] === SPACE) {
+      tuple.s0 = 0
+      tuple.s1 = 0
+      tuple.s2 = 0
+      tuple.s3 = got.w3
+      tuple.srcAt = from
+      tuple.srcLen = p - from
+      got.family = 4
+    } else {
+      p = readAddress(from)
+      if (p < 0 || bytes[p] !== SPACE) return -1
+      tuple.s0 = got.w0
+      tuple.s1 = got.w1
+      tuple.s2 = got.w2
+      tuple.s3 = got.w3
+      tuple.srcAt = got.at
+      tuple.srcLen = got.len
+    }
   }
   const family = got.family
-  p = skipSpaces(p)
+  if (bytes[++p] === SPACE) p = skipSpaces(p)
   if (view.getInt32(p, true) !== DST) return -1
   p += 4
   if (orig !== null && bytes[p + orig.srcLen] <= SPACE && sameBytes(p, orig.srcAt, orig.srcLen)) {
@@ -304,34 +361,47 @@ function readTuple(at: number, tuple: Tuple, orig: Tuple | null, protocol: numbe
     tuple.dstLen = orig.srcLen
     p += orig.srcLen
   } else {
-    p = readAddress(p)
-    if (p < 0 || got.family !== family) return -1
-    tuple.d0 = got.w0
-    tuple.d1 = got.w1
-    tuple.d2 = got.w2
-    tuple.d3 = got.w3
-    tuple.dstAt = got.at
-    tuple.dstLen = got.len
+    const from = p
+    p = readAddress4(p)
+    if (p > 0 && bytes[p] === SPACE) {
+      if (family !== 4) return -1
+      tuple.d0 = 0
+      tuple.d1 = 0
+      tuple.d2 = 0
+      tuple.d3 = got.w3
+      tuple.dstAt = from
+      tuple.dstLen = p - from
+    } else {
+      p = readAddress(from)
+      if (p < 0 || got.family !== family) return -1
+      tuple.d0 = got.w0
+      tuple.d1 = got.w1
+      tuple.d2 = got.w2
+      tuple.d3 = got.w3
+      tuple.dstAt = got.at
+      tuple.dstLen = got.len
+    }
   }
   tuple.zone = 0
   tuple.packetsLen = 0
   tuple.bytesLen = 0
-  if (bytes[p] === SPACE) p = skipSpaces(p)
+  if (bytes[p] === SPACE && bytes[++p] === SPACE) p = skipSpaces(p)
   const key = view.getInt32(p, true)
   if (key === SPOR) {
     if (bytes[p + 4] !== 116 || bytes[p + 5] !== 61) return -1
     tuple.keys = KEYS_PORTS
     p += 6
-    let end = readNumber(p)
-    if (end < 0 || got.value > 0xffff || bytes[end] !== SPACE) return -1
+    let end = readPort(p)
+    if (end < 0 || bytes[end] !== SPACE) return -1
     tuple.k1 = got.value
     tuple.k1At = p
     tuple.k1Len = end - p
-    p = skipSpaces(end)
+    p = end + 1
+    if (bytes[p] === SPACE) p = skipSpaces(p)
     if (view.getInt32(p, true) !== DPOR || bytes[p + 4] !== 116 || bytes[p + 5] !== 61) return -1
     p += 6
-    end = readNumber(p)
-    if (end < 0 || got.value > 0xffff) return -1
+    end = readPort(p)
+    if (end < 0) return -1
     tuple.k2 = got.value
     tuple.k2At = p
     tuple.k2Len = end - p
@@ -349,8 +419,24 @@ function readTuple(at: number, tuple: Tuple, orig: Tuple | null, protocol: numbe
     tuple.k3 = 0
     return bytes[p - 1] === SPACE || isLineEnd(p) ? p : -1
   }
-  if (bytes[p] === SPACE) return tuple.keys === KEYS_ICMP && protocol !== PROTO_ICMP && protocol !== PROTO_ICMPV6 ? -1 : skipSpaces(p)
-  return isLineEnd(p) ? p : -1
+  if (tuple.keys === KEYS_ICMP && protocol !== PROTO_ICMP && protocol !== PROTO_ICMPV6) return -1
+  if (bytes[p] !== SPACE) return isLineEnd(p) ? p : -1
+  return bytes[++p] === SPACE ? skipSpaces(p) : p
+}
+
+/** Up to five digits without a leading zero, at most 65535, in `got.value`. */
+function readPort(at: number): number {
+  let c = bytes[at] - 48
+  if (c >>> 0 > 9) return -1
+  let value = c
+  let p = at + 1
+  while ((c = bytes[p] - 48) >>> 0 <= 9) {
+    value = value * 10 + c
+    p++
+  }
+  if (value > 0xffff || p - at > 5 || (p - at > 1 && bytes[at] === 48)) return -1
+  got.value = value
+  return p
 }
 
 function readIcmpKeys(at: number, tuple: Tuple): number {
@@ -407,18 +493,18 @@ function readBetween(at: number, event: FlowEvent, tuple: Tuple, direction: 'ori
   for (;;) {
     const key = view.getInt32(p, true)
     if (key === UNRE) {
-      if (!isAt(p, '[UNREPLIED]')) return -1
+      if (view.getInt32(p + 4, true) !== REPL || bytes[p + 8] !== 69 || bytes[p + 9] !== 68 || bytes[p + 10] !== 93) return -1
       event.unreplied = true
       p += 11
     } else if (key === PACK) {
-      if (!isAt(p, 'packets=')) return -1
+      if (view.getInt32(p + 4, true) !== ETS_) return -1
       const from = p + 8
       p = readCounter(from)
       if (p < 0) return -1
       tuple.packetsAt = from
       tuple.packetsLen = p - from
       p = skipSpaces(p)
-      if (view.getInt32(p, true) !== BYTE || !isAt(p, 'bytes=')) return -1
+      if (view.getInt32(p, true) !== BYTE || bytes[p + 4] !== 115 || bytes[p + 5] !== 61) return -1
       const bytesAt = p + 6
       p = readCounter(bytesAt)
       if (p < 0) return -1
@@ -446,7 +532,7 @@ function readTail(at: number, event: FlowEvent, context: LineContext): number {
     if (c === LF) return p + 1
     if (c === CR && bytes[p + 1] === LF) return p + 2
     const key = view.getInt32(p, true)
-    if (key === ASSU && isAt(p, '[ASSURED]')) {
+    if (key === ASSU && view.getInt32(p + 4, true) === URED && bytes[p + 8] === 93) {
       event.assured = true
       p += 9
     } else if ((key & 0xffffff) === ID_EQUALS) {
@@ -531,7 +617,7 @@ function readTail(at: number, event: FlowEvent, context: LineContext): number {
     } else {
       return reject(context, 'unknown field behind the reply tuple')
     }
-    if (bytes[p] === SPACE) p = skipSpaces(p)
+    if (bytes[p] === SPACE) p = bytes[p + 1] === SPACE ? skipSpaces(p) : p + 1
     else if (!isLineEnd(p)) return reject(context, 'a value is followed by something else than a blank')
   }
 }

@@ -99,6 +99,33 @@ export function toScratch(text: string): number {
 /** The scratch is used round and round: it holds many times what one line can ask for. */
 const scratch = { at: SCRATCH_AT }
 
+/** A dotted quad into `got.w3` alone, for the common case; -1 for everything else, which `readAddress` may know. */
+export function readAddress4(at: number): number {
+  let p = at
+  let value = 0
+  for (let i = 0; ; i++) {
+    let c = bytes[p] - 48
+    if (c >>> 0 > 9) return -1
+    let part = c
+    const from = p++
+    if ((c = bytes[p] - 48) >>> 0 <= 9) {
+      part = part * 10 + c
+      p++
+      if ((c = bytes[p] - 48) >>> 0 <= 9) {
+        part = part * 10 + c
+        p++
+      }
+      if (bytes[from] === 48 || part > 255) return -1
+    }
+    value = (value << 8) | part
+    if (i === 3) break
+    if (bytes[p] !== 46) return -1
+    p++
+  }
+  got.w3 = value
+  return p
+}
+
 /** An IPv4 or IPv6 address: words in `got.w0..w3` (IPv4 in w3), family in `got.family`, canonical text at `got.at`, `got.len`. */
 export function readAddress(at: number): number {
   let value = 0

@@ -1,64 +1,71 @@
 /** From a state's word on a line to its number: one table look-up and one comparison. */
 import { page, pageView } from '../event.js'
-import { statesOf } from '../kernel.js'
-import { SPACE } from './scan.js'
+import { PROTO_TCP, statesOf, TCP_STATE, tcpStates } from '../kernel.js'
+import { latin1, SPACE, word } from './scan.js'
 
 const bytes = page
 const view = pageView
 
-/** Reads an upper-case word of letters, digits and `_`; gives the offset behind it, -1 when it is no state of that protocol. The number is in `stateWord.state`. */
+/**
+ * Reads a state's word and the blank behind it; gives the offset behind that, -1 when it is no state of that protocol. The number is in `stateWord.state`.
+ * TCP's words are always followed by ` src=`, and their first nine bytes with that tell them apart.
+ */
 export function readState(at: number, protocol: number): number {
-  let p = at
-  let c: number
-  while (((c = bytes[p]) >= 65 && c <= 90) || c === 95 || (c >= 48 && c <= 57)) p++
-  if (c !== SPACE) return -1
-  const length = p - at
-  const table = tables[protocol]
-  if (table === undefined || length < 4) return -1
-  const state = table.slots[slotOf(view.getInt32(at, true), length, bytes[p - 1], table.factor)]
-  if (state < 0) return -1
-  const text = table.words[state - table.first]
-  if (text.length !== length) return -1
-  for (let i = 0; i < length; i++) if (text.charCodeAt(i) !== bytes[at + i]) return -1
-  stateWord.state = state
-  return p
+  const table = tcp
+  if (protocol !== PROTO_TCP) return readSpacedState(at, protocol)
+  const first = view.getInt32(at, true)
+  const second = view.getInt32(at + 4, true)
+  const slot = slotOf(first, second ^ bytes[at + 8], table.factor) * 5
+  const words = table.words
+  if (words[slot] !== first || words[slot + 1] !== second) return readSpacedState(at, protocol)
+  const length = words[slot + 3]
+  if (length > 8 && (view.getInt32(at + 7, true) !== words[slot + 2] || view.getInt32(at + length - 4, true) !== words[slot + 4])) return readSpacedState(at, protocol)
+  if (bytes[at + length] !== SPACE) return -1
+  stateWord.state = table.states[slot / 5]
+  return at + length + 1
 }
 
 export const stateWord = { state: 0 }
 
+/** Other protocols, rows of old kernels with more than one blank behind the word, and words that are no state. */
+function readSpacedState(at: number, protocol: number): number {
+  let p = at
+  while (bytes[p] > SPACE) p++
+  const state = bytes[p] === SPACE && p - at < 20 ? stateNumber(latin1(at, p), protocol) : -1
+  if (state < 0) return -1
+  stateWord.state = state
+  return p + 1
+}
+
 interface Table {
-  readonly first: number
-  readonly words: readonly string[]
-  readonly slots: Int8Array
   readonly factor: number
+  /** for each slot: bytes 0 to 3, 4 to 7, 7 to 10, length, last four bytes */
+  readonly words: Int32Array
+  readonly states: Int8Array
 }
 
-function slotOf(first: number, length: number, last: number, factor: number): number {
-  return Math.imul(first ^ (length << 8) ^ (last << 17), factor) >>> 26
+function slotOf(first: number, second: number, factor: number): number {
+  return Math.imul(first ^ Math.imul(second, 0x9e3779b1), factor) >>> 26
 }
 
-/** A table of 64 slots and a factor for which no two words of the protocol meet; found by trying. */
-function build(protocol: number): Table | undefined {
-  const known = statesOf(protocol)
-  if (known === null) return undefined
-  for (let factor = 0x9e3779b1; ; factor += 2) {
-    const slots = new Int8Array(64).fill(-1)
-    const clash = known.words.some((text, index) => {
-      const at = slotOf(
-        text.charCodeAt(0) | (text.charCodeAt(1) << 8) | (text.charCodeAt(2) << 16) | (text.charCodeAt(3) << 24),
-        text.length,
-        text.charCodeAt(text.length - 1),
-        factor,
-      )
-      if (slots[at] !== -1) return true
-      slots[at] = known.first + index
+/** A table of 64 slots and a factor for which no two words meet; found by trying. */
+function build(texts: readonly string[]): Table {
+  for (let factor = 0x85ebca6b; ; factor += 2) {
+    const words = new Int32Array(64 * 5)
+    const states = new Int8Array(64).fill(-1)
+    const clash = texts.some((text, index) => {
+      const line = `${text} src=`
+      const slot = slotOf(word(line), word(line.slice(4)) ^ line.charCodeAt(8), factor)
+      if (states[slot] !== -1) return true
+      states[slot] = TCP_STATE + index
+      words.set([word(line), word(line.slice(4)), word(line.slice(7)), text.length, word(text.slice(-4))], slot * 5)
       return false
     })
-    if (!clash) return { first: known.first, words: known.words, slots, factor }
+    if (!clash) return { factor, words, states }
   }
 }
 
-const tables = Array.from({ length: 256 }, (_, protocol) => build(protocol))
+const tcp = build(tcpStates)
 
 /** The state of a word that is not on a line of text; -1 when it is none of that protocol. */
 export function stateNumber(text: string, protocol: number): number {
