@@ -12,6 +12,7 @@ import {
 } from './event.js'
 import { Frame, type LongLine } from './frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from './formats/conntrack-text.js'
+import { tornRow } from './formats/conntrack-notice.js'
 import { readExpectation } from './formats/expectation.js'
 import type { FlowTracker } from './detectors/flows/tracker.js'
 import { type NdjsonPrinter } from './printers/ndjson.js'
@@ -186,6 +187,15 @@ export class Run {
         this.#countFlows(flows, printed)
         flows = 0
         printed = 0
+        const mended = this.#mend(p, end, final)
+        if (mended === UNFINISHED) {
+          waits = true
+          break
+        }
+        if (mended !== p) {
+          p = mended
+          continue
+        }
         p = this.#otherLine(p, end, next)
         if (pages.isFull) break
       }
@@ -193,6 +203,20 @@ export class Run {
     this.#lineAt = p
     this.#countFlows(flows, printed)
     return waits
+  }
+
+  /** A row with the tool's closing sum in its middle becomes whole: its first part is moved up to the second. Gives where the line begins then. */
+  #mend(at: number, end: number, final: boolean): number {
+    const lineEnd = page.indexOf(LF, at)
+    const torn = tornRow(at, lineEnd)
+    if (torn === null) return at
+    if (lineEnd + 1 >= end) return final ? at : UNFINISHED
+    const { tally, tracker } = this.#parts
+    tally.lines++
+    tally.ignored++
+    tracker.dumpShown(torn.shown)
+    page.copyWithin(lineEnd + 1 - torn.headBytes, at, at + torn.headBytes)
+    return lineEnd + 1 - torn.headBytes
   }
 
   /** A line that is no flow in conntrack's text. Gives the offset behind it. */

@@ -3,8 +3,9 @@
  * refusal becomes a word to the operator. Texts: conntrack-tools src/conntrack.c, libmnl.
  */
 import { page } from '../event.js'
+import { RECORD_LINE_BYTES_MAX } from '../kernel.js'
 import { IGNORED, type LineFormat, NOTE } from '../stage.js'
-import { isAt, utf8 } from './scan.js'
+import { CR, isAt, latin1, utf8 } from './scan.js'
 
 const OVERRUN = 'WARNING: We have hit ENOBUFS! We are losing events.'
 /** The two further lines of that warning. */
@@ -24,6 +25,19 @@ const mends: readonly (readonly [RegExp, string])[] = [
   [/^nfct_labelmap_new: /, 'conntrack shows no labels without /etc/xtables/connlabel.conf'],
   [/^(Operation failed|mnl_socket_)/, 'conntrack failed'],
 ]
+
+const TORN = /^(.+?)conntrack v\S+ \(conntrack-tools\): (\d+) [a-z ]+ ha(?:ve|s) been shown\.\r?$/s
+
+/**
+ * The tool's rows go through a buffer of 4,096 bytes and its closing sum does not, so with `2>&1` the sum lands in the middle of a row:
+ * `… dport=400conntrack v1.4.7 (conntrack-tools): 29 flow entries have been shown.` LF `57 [UNREPLIED] src=…`. Gives how many bytes of the row stand before it, and
+ * the number; null for every other line.
+ */
+export function tornRow(at: number, lineEnd: number): { readonly headBytes: number; readonly shown: number } | null {
+  if (lineEnd - at > RECORD_LINE_BYTES_MAX || page[lineEnd - (page[lineEnd - 1] === CR ? 2 : 1)] !== 46) return null
+  const found = TORN.exec(latin1(at, lineEnd))
+  return found === null ? null : { headBytes: found[1]!.length, shown: Number(found[2]) }
+}
 
 export const conntrackNotice: LineFormat = {
   name: 'conntrack-notice',

@@ -265,7 +265,8 @@ class FlowElement {
       case 'stop':
         return this.#nanoseconds(name, this.#text.slice(from, to))
       default:
-        this.#when[name] = isNumber(Infinity) ? got.value : NaN
+        // parts of <when>, minutes and seconds with a leading zero
+        this.#when[name] = /^[0-9]{1,4}$/.test(this.#text.slice(from, to)) ? Number(this.#text.slice(from, to)) : NaN
         return true
     }
   }

@@ -1,10 +1,10 @@
 /**
- * Standard input, whatever it is. A regular file is read ahead in large pieces. A pipe or socket is read in two ways: while it is quiet the event loop says when
+ * Standard input, whatever it is. A regular file is read in large pieces. A pipe or socket is read in two ways: while it is quiet the event loop says when
  * there is something, which costs least; while reads come back full the thread pool reads the next piece during the work on the last one.
  *
  * A pipe is opened anew through /proc, so that making it non-blocking concerns nobody else who has it open, and no thread ever hangs in a read.
  */
-import { constants, fstatSync, openSync, read, type Stats } from 'node:fs'
+import { constants, fstatSync, openSync, read, readSync, type Stats } from 'node:fs'
 import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
 import { CHUNK_BYTES_MAX } from '../event.js'
@@ -48,13 +48,18 @@ class FileInput implements Input {
     return this.#chunk
   }
 
+  /** Synchronous reads: handing a read to the thread pool and waking for it costs more than the copy. The event loop has its turn between them. */
   next(): Promise<number> {
-    if (this.#stopped) return Promise.resolve(0)
     return new Promise((resolve, fail) => {
-      read(0, this.#buffer, 0, this.#buffer.length, null, (error, n) => {
-        if (error !== null) return fail(error)
-        this.#chunk = this.#buffer.subarray(0, n)
-        resolve(n)
+      setImmediate(() => {
+        if (this.#stopped) return resolve(0)
+        try {
+          const n = readSync(0, this.#buffer, 0, this.#buffer.length, null)
+          this.#chunk = this.#buffer.subarray(0, n)
+          resolve(n)
+        } catch (error) {
+          fail(error)
+        }
       })
     })
   }

@@ -321,6 +321,8 @@ function natOf(event: FlowEvent): number {
   let nat = 0
   if (r.d3 !== o.s3 || r.d0 !== o.s0 || r.d1 !== o.s1 || r.d2 !== o.s2) nat = SNAT
   if (r.s3 !== o.d3 || r.s0 !== o.d0 || r.s1 !== o.d1 || r.s2 !== o.d2) nat |= DNAT
+  // a form may show the keys of one direction alone
+  if (o.keys !== r.keys) return nat
   if (o.keys === KEYS_ICMP) return r.k3 === o.k3 ? nat : nat | SNAT
   if (r.k2 !== o.k1) nat |= SNAT
   if (r.k1 !== o.k2) nat |= DNAT

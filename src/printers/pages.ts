@@ -28,6 +28,10 @@ export class Pages {
   #index = 0
   readonly #holders = new Int32Array(PAGES)
 
+  constructor() {
+    pen.at = SLACK
+  }
+
   get isFull(): boolean {
     return pen.at - this.#base >= PAGE_BYTES
   }

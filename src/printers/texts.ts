@@ -60,15 +60,19 @@ export function putInteger(at: number, value: number): number {
     target.setInt32(at, 48 + value, true)
     return at + 1
   }
-  let digits = 1
-  for (let limit = 10; limit <= value; limit *= 10) digits++
-  let rest = value
-  for (let i = at + digits - 1; i >= at; i--) {
-    const next = Math.floor(rest / 10)
-    target.setUint8(i, 48 + rest - next * 10)
-    rest = next
+  if (value < 1000) {
+    const digits = threeDigits[value]
+    if (value >= 100) {
+      target.setInt32(at, digits, true)
+      return at + 3
+    }
+    target.setInt32(at, digits >>> 8, true)
+    return at + 2
   }
-  return at + digits
+  const thousands = Math.floor(value / 1000)
+  const p = putInteger(at, thousands)
+  target.setInt32(p, threeDigits[value - thousands * 1000], true)
+  return p + 3
 }
 
 /** 0 to 999 as three digits, in the low bytes of a word. */

@@ -1,0 +1,147 @@
+/** Runs the program's own loop on bytes in memory, cut into any pieces, and gives what it wrote. */
+import { FlowTracker } from '../src/detectors/flows/tracker.js'
+import { localClock } from '../src/formats/local-time.js'
+import { lineFormats } from '../src/parts.js'
+import { NdjsonPrinter } from '../src/printers/ndjson.js'
+import { defaultTypes, type RecordType, Route, type RouteOptions } from '../src/route.js'
+import { Run } from '../src/run.js'
+import type { Input, Output } from '../src/stage.js'
+import { Tally } from '../src/tally.js'
+
+export interface Options {
+  readonly emit?: readonly RecordType[]
+  readonly route?: Partial<RouteOptions>
+  readonly timezone?: string
+  readonly flowsMax?: number
+  readonly rid?: boolean
+  readonly seed?: number
+}
+
+export interface Result {
+  readonly text: string
+  readonly lines: string[]
+  readonly tally: Tally
+  readonly tracker: FlowTracker
+  readonly diagnostics: string[]
+}
+
+/** Time for lines without one: 2026-11-22T12:00:00.000000Z. */
+export const RECEIVED = '2026-11-22T12:00:00.000000Z'
+const RECEIVED_MICROSECONDS = Date.parse(RECEIVED) * 1000
+
+export async function runPieces(pieces: readonly Uint8Array[], options: Options = {}): Promise<Result> {
+  const tally = new Tally()
+  const tracker = new FlowTracker({ flowsMax: options.flowsMax ?? 100_000, seed: options.seed ?? 1 })
+  const written: Buffer[] = []
+  const diagnostics: string[] = []
+  const run = new Run({
+    input: memoryInput(pieces),
+    outputs: [memoryOutput(written)],
+    tracker,
+    tally,
+    printer: new NdjsonPrinter({ host: '', input: '', netns: 0, netnsName: '', ridPrefix: options.rid === true ? 'r' : null }),
+    route: new Route({
+      emit: options.emit ?? defaultTypes,
+      transitionsOnly: false,
+      since: -Infinity,
+      until: Infinity,
+      where: [],
+      ...options.route,
+    }),
+    context: {
+      receivedSec: 0,
+      receivedUsec: 0,
+      localClock: localClock(options.timezone ?? 'UTC'),
+      reason: '',
+      extraLines: 0,
+      bodyAt: 0,
+      expect: null,
+      gap: null,
+      diagnostic: '',
+      dumpEnd: false,
+    },
+    text: true,
+    formats: lineFormats,
+    diagnose: (message) => diagnostics.push(message),
+  })
+  await run.toEnd()
+  const text = Buffer.concat(written).toString('utf8')
+  return { text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics }
+}
+
+export function runText(text: string, options: Options = {}): Promise<Result> {
+  return runPieces([Buffer.from(text)], options)
+}
+
+/** Records as objects. Counters above 2^53 lose digits: compare those as text. */
+export async function recordsOf(text: string, options: Options = {}): Promise<Record<string, any>[]> {
+  return (await runText(text, options)).lines.map((line) => JSON.parse(line) as Record<string, unknown>)
+}
+
+function memoryInput(pieces: readonly Uint8Array[]): Input {
+  let at = 0
+  let chunk = new Uint8Array(0)
+  const all = pieces.filter((piece) => piece.length > 0).flatMap((piece) => split(piece))
+  return {
+    name: '-',
+    isBusy: true,
+    ridPrefix: 'r',
+    ridByOffset: true,
+    onIdle: () => {},
+    get chunk() {
+      return chunk
+    },
+    next: async () => {
+      if (at >= all.length) return 0
+      chunk = Uint8Array.from(all[at++]!)
+      return chunk.length
+    },
+    receivedMicroseconds: () => RECEIVED_MICROSECONDS,
+    stop: () => {},
+    abort: () => {},
+    close: () => {},
+  }
+}
+
+/** Pieces no larger than a read may be. */
+function split(piece: Uint8Array): Uint8Array[] {
+  return Array.from({ length: Math.ceil(piece.length / 65_536) }, (_, i) => piece.subarray(i * 65_536, (i + 1) * 65_536))
+}
+
+function memoryOutput(written: Buffer[]): Output {
+  return {
+    name: '-',
+    write: async (bytes) => {
+      written.push(Buffer.from(bytes))
+      return true
+    },
+    close: async () => {},
+  }
+}
+
+/** Every byte a piece of its own. */
+export function byteByByte(bytes: Uint8Array): Uint8Array[] {
+  return Array.from(bytes, (_, i) => bytes.subarray(i, i + 1))
+}
+
+/** A small seeded generator of numbers in [0, 1). */
+export function random(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let t = Math.imul(state ^ (state >>> 15), state | 1)
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+/** Cuts at random places. */
+export function randomCuts(bytes: Uint8Array, next: () => number, meanLength: number): Uint8Array[] {
+  const pieces: Uint8Array[] = []
+  for (let from = 0; from < bytes.length; ) {
+    const to = Math.min(bytes.length, from + 1 + Math.floor(next() * 2 * meanLength))
+    pieces.push(bytes.subarray(from, to))
+    from = to
+  }
+  return pieces
+}
