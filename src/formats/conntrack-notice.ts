@@ -12,7 +12,7 @@ const OVERRUN = 'WARNING: We have hit ENOBUFS! We are losing events.'
 const OVERRUN_REST = ['This message means that the current netlink socket buffer size is too small.', 'Please, check --buffer-size in conntrack(8) manpage.']
 const BANNER = /^conntrack v\S+ \(conntrack-tools\): (.*)$/
 const SHOWN = /^(\d+) flow entries ha(?:ve|s) been shown\.$/
-const STARTS = ['conntrack v', 'NOTICE: ', 'WARNING: We have hit ENOBUFS', 'mnl_socket_', 'nfct_labelmap_new: ', ...OVERRUN_REST]
+const STARTS = ['conntrack v', 'NOTICE: ', 'WARNING: We have hit ENOBUFS', 'mnl_socket_', 'Operation failed: ', 'nfct_labelmap_new: ', ...OVERRUN_REST]
 
 /** What mends a refusal, by what the tool says. */
 const mends: readonly (readonly [RegExp, string])[] = [
@@ -44,8 +44,8 @@ export const conntrackNotice: LineFormat = {
 
   begins(at) {
     const c = page[at]
-    // c, N, W, m, n, T, P: a look at one byte for every other line of the stream
-    return (c === 99 || c === 78 || c === 87 || c === 109 || c === 110 || c === 84 || c === 80) && STARTS.some((text) => isAt(at, text))
+    // c, N, W, m, n, O, T, P: a look at one byte for every other line of the stream
+    return (c === 99 || c === 78 || c === 87 || c === 109 || c === 110 || c === 79 || c === 84 || c === 80) && STARTS.some((text) => isAt(at, text))
   },
 
   read(at, lineEnd, _event, context) {

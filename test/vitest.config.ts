@@ -1,0 +1,31 @@
+import { defineConfig } from 'vitest/config'
+
+const results = process.env['CONNTRAIL_TEST_RESULTS']
+
+/** Two projects: everything that may run side by side, and what needs the kernel's one conntrack limit and log for itself. */
+export default defineConfig({
+  test: {
+    // a file of results beside the usual report, for the closing line of continuous integration
+    reporters: results === undefined ? ['default'] : ['default', ['json', { outputFile: results }]],
+    projects: [
+      {
+        test: {
+          name: 'program',
+          root: new URL('..', import.meta.url).pathname,
+          include: ['test/*.test.ts'],
+          testTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: 'kernel',
+          root: new URL('..', import.meta.url).pathname,
+          include: ['test/kernel/*.test.ts'],
+          testTimeout: 120_000,
+          hookTimeout: 120_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+})
