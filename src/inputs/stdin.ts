@@ -1,10 +1,10 @@
 /**
  * Standard input, whatever it is. A regular file is read in large pieces. A pipe or socket is read in two ways: while it is quiet the event loop says when
- * there is something, which costs least; while reads come back full the thread pool reads the next piece during the work on the last one.
+ * there is something, which costs least; while reads come back full it is read at once when the last piece is done, for the writer has filled it again meanwhile.
  *
  * A pipe is opened anew through /proc, so that making it non-blocking concerns nobody else who has it open, and no thread ever hangs in a read.
  */
-import { constants, fstatSync, openSync, read, readSync, type Stats } from 'node:fs'
+import { constants, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
 import { CHUNK_BYTES_MAX } from '../event.js'
@@ -173,7 +173,7 @@ class PipeInput extends LiveInput {
 
   protected wait(): void {
     if (this.#busy) {
-      this.#readAhead()
+      this.#readNow()
       return
     }
     const now = performance.now()
@@ -190,19 +190,18 @@ class PipeInput extends LiveInput {
     return false
   }
 
-  #readAhead(): void {
-    read(this.#fd, this.#buffer, 0, this.#buffer.length, null, (error, n) => {
-      if (error?.code === 'EAGAIN') {
+  #readNow(): void {
+    setImmediate(() => {
+      try {
+        const n = readSync(this.#fd, this.#buffer, 0, this.#buffer.length, null)
+        if (n === 0) return this.abort()
+        this.#busy = n >= BUSY_BYTES
+        this.give(this.#buffer.subarray(0, n))
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return this.fail(error as Error)
         this.#busy = false
         this.onIdle()
         this.#socket.resume()
-      } else if (error !== null) {
-        this.fail(error)
-      } else if (n === 0) {
-        this.abort()
-      } else {
-        this.#busy = n >= BUSY_BYTES
-        this.give(this.#buffer.subarray(0, n))
       }
     })
   }

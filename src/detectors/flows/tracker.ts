@@ -212,7 +212,7 @@ export class FlowTracker {
     event.state = state
     if (state >= 0) event.from = FROM_NULL
     event.ctstate = ctstateOf(event.unreplied, flags)
-    this.#name(event, scope, table.life(ref), table.flags(ref), 0, 0)
+    this.#nameOf(ref, event, scope, flags)
   }
 
   #onUpdate(event: FlowEvent, scope: number, found: number, hasId: boolean): void {
@@ -227,16 +227,20 @@ export class FlowTracker {
       event.state = state
       if (state >= 0) event.from = FROM_NULL
     } else {
-      if (hasId) table.setId(ref, event.id)
-      if ((table.flags(ref) & FLAG_ROWS_ONLY) !== 0) table.setFlags(ref, 0, FLAG_ROWS_ONLY | FLAG_LAST_KNOWN)
+      const before = table.flags(ref)
+      if (hasId && (before & FLAG_HAS_ID) === 0) table.setId(ref, event.id)
+      if ((before & FLAG_ROWS_ONLY) !== 0) table.setFlags(ref, 0, FLAG_ROWS_ONLY | FLAG_LAST_KNOWN)
       this.#change(ref, event, timeKnown)
     }
     let flags = table.flags(ref)
-    if (!event.unreplied && (flags & FLAG_ANSWERED) === 0) table.setFlags(ref, FLAG_ANSWERED, 0)
-    else if (event.unreplied && event.expected >= 0) table.setFlags(ref, event.expected === 1 ? FLAG_RELATED : 0, FLAG_RELATED)
-    flags = table.flags(ref)
+    if (!event.unreplied) {
+      if ((flags & FLAG_ANSWERED) === 0) table.setFlags(ref, FLAG_ANSWERED, 0)
+    } else if (event.expected >= 0) {
+      table.setFlags(ref, event.expected === 1 ? FLAG_RELATED : 0, FLAG_RELATED)
+      flags = table.flags(ref)
+    }
     event.ctstate = ctstateOf(event.unreplied, flags)
-    this.#name(event, scope, table.life(ref), flags, table.beginSec(ref), table.beginUsec(ref))
+    this.#nameOf(ref, event, scope, flags)
   }
 
   #onDestroy(event: FlowEvent, scope: number, ref: number): void {
@@ -260,7 +264,7 @@ export class FlowTracker {
     const related = event.expected >= 0 ? (event.expected === 1 ? FLAG_RELATED : 0) : flags
     event.ctstate = ctstateOf(event.unreplied, related)
     this.#end(event, flags, table.beginSec(ref), table.beginUsec(ref))
-    this.#name(event, scope, table.life(ref), flags, table.beginSec(ref), table.beginUsec(ref))
+    this.#nameOf(ref, event, scope, flags)
     table.remove(ref)
   }
 
@@ -294,7 +298,7 @@ export class FlowTracker {
     const flags = table.flags(ref)
     const related = event.expected >= 0 ? (event.expected === 1 ? FLAG_RELATED : 0) : flags
     event.ctstate = ctstateOf(event.unreplied, related)
-    this.#name(event, scope, table.life(ref), flags, table.beginSec(ref), table.beginUsec(ref))
+    this.#nameOf(ref, event, scope, flags)
     this.#dumpKinds.add(dumpKind(table.kind(ref), ref))
     if (this.#dumpShown >= 0 && this.#dumpRows >= this.#dumpShown) this.dumpEnds()
   }
@@ -312,8 +316,9 @@ export class FlowTracker {
   }
 
   #setState(ref: number, event: FlowEvent, state: number, timeKnown: boolean): void {
-    this.table.setLast(ref, event.sec, event.usec, state)
-    this.table.setFlags(ref, timeKnown ? FLAG_LAST_KNOWN : 0, timeKnown ? 0 : FLAG_LAST_KNOWN)
+    const table = this.table
+    table.setLast(ref, event.sec, event.usec, state)
+    if (((table.flags(ref) & FLAG_LAST_KNOWN) !== 0) !== timeKnown) table.setFlags(ref, timeKnown ? FLAG_LAST_KNOWN : 0, timeKnown ? 0 : FLAG_LAST_KNOWN)
   }
 
   /** The state of this record: the line's; else for protocols without states what its flags say; else what the tracker knew. -1: not known. */
@@ -441,15 +446,20 @@ export class FlowTracker {
     return scope
   }
 
+  #nameOf(ref: number, event: FlowEvent, scope: number, flags: number): void {
+    if ((flags & FLAG_NAMED_BY_START) === 0) this.#name(event, scope, this.table.life(ref), flags, 0, 0)
+    else this.#name(event, scope, this.table.life(ref), flags, this.table.beginSec(ref), this.table.beginUsec(ref))
+  }
+
   /**
-   * The flow's own 64-bit number. A permutation of (life, hash of the flow), so that no two lives of a run that were counted share one; lives named by the
-   * kernel's start time get a hash of that, the same in every run.
+   * The flow's own 64-bit number. A permutation of (life, run), so that no two lives of a run share one; lives named by the kernel's start time get a hash of
+   * that and the tuple, the same in every run.
    */
   #name(event: FlowEvent, scope: number, life: number, flags: number, beginSec: number, beginUsec: number): void {
-    const tuple = hashTuple(event.orig, event.protocol, 0, event.family === 6, 0) ^ this.#scopeHash[scope]
     let high = life
-    let low = tuple ^ this.#run
+    let low = this.#run
     if ((flags & FLAG_NAMED_BY_START) !== 0) {
+      const tuple = hashTuple(event.orig, event.protocol, 0, event.family === 6, 0) ^ this.#scopeHash[scope]
       high = hashWords(life, beginSec | 0, beginUsec, tuple, 2)
       low = hashWords(tuple, beginSec | 0, life, beginUsec, 3)
     }
