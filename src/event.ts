@@ -143,6 +143,9 @@ export class FlowEvent {
   prognameAt = 0
   prognameLen = 0
 
+  /** Where the tracker looks for the flow: hash of the original tuple, and the number of its namespace and zone. */
+  hash = 0
+  scope = 0
   /** From here on the tracker's findings. The flow's own number in two halves. */
   flowHigh = 0
   flowLow = 0

@@ -57,7 +57,6 @@ export class Run {
   readonly #pages = new Pages()
   readonly #queues: OutputQueue[]
   #lineAt = 0
-  #lastTick = 0
   /** something is printed that no page was free to take */
   #overdue = false
   /** counter for record ids where there is no offset */
@@ -77,7 +76,7 @@ export class Run {
 
   /** Until the input is at its end, or a reader has gone away, and all of it is written. Throws what an input or output failed with. */
   async toEnd(): Promise<RunResult> {
-    const { input, tally, tracker } = this.#parts
+    const { input, tally } = this.#parts
     const frame = this.#frame
     input.onIdle = () => this.#flush()
     let next = input.next()
@@ -103,8 +102,7 @@ export class Run {
       frame.finish()
       this.#received()
       await this.#batch(true)
-      const gap = tracker.takeLimitGap(true)
-      if (gap !== null) this.#gap(gap, 'l')
+      this.#limitGap()
       this.#flush()
       if (this.#overdue) await this.#room().then(() => this.#flush())
     }
@@ -127,7 +125,6 @@ export class Run {
   /** Works through the lines in the frame. True when the last of them waits for the next line. */
   async #batch(final: boolean): Promise<boolean> {
     const frame = this.#frame
-    const { tracker } = this.#parts
     // named by the place of its LF
     this.#lineAt = frame.at - 1
     if (frame.longLine !== null) this.#longLine(frame.longLine)
@@ -142,12 +139,6 @@ export class Run {
       }
     }
     frame.keep(this.#lineAt)
-    const gap = tracker.takeLimitGap(false)
-    if (gap !== null) this.#gap(gap, 'l')
-    if (this.#event.sec !== this.#lastTick) {
-      this.#lastTick = this.#event.sec
-      tracker.tick(this.#lastTick)
-    }
     return waits
   }
 
@@ -170,15 +161,13 @@ export class Run {
         tracker.track(event)
         tally.events[event.event]++
         if (event.event === DESTROY) tally.ends[event.reason]++
+        if (tracker.limitGapIsDue) this.#limitGap()
+        p = next
         if (allFlows || route.wantsFlow(event)) {
           printer.flow(event, this.#rid())
           printed++
-          if (pages.isFull) {
-            p = next
-            break
-          }
+          if (pages.isFull) break
         }
-        p = next
       } else if (next === UNFINISHED && !final) {
         waits = true
         break
@@ -192,11 +181,7 @@ export class Run {
           waits = true
           break
         }
-        if (mended !== p) {
-          p = mended
-          continue
-        }
-        p = this.#otherLine(p, end, next)
+        p = mended === p ? this.#otherLine(p, end, next) : mended
         if (pages.isFull) break
       }
     }
@@ -251,6 +236,7 @@ export class Run {
         tracker.track(event)
         tally.events[event.event]++
         if (event.event === DESTROY) tally.ends[event.reason]++
+        if (tracker.limitGapIsDue) this.#limitGap()
         if (route.wantsFlow(event)) {
           printer.flow(event, this.#rid())
           this.#count(1)
@@ -279,6 +265,11 @@ export class Run {
     else if (context.dumpEnd !== false) tracker.dumpShown(context.dumpEnd)
     if (context.diagnostic !== '') diagnose(context.diagnostic)
     return next
+  }
+
+  #limitGap(): void {
+    const gap = this.#parts.tracker.takeLimitGap()
+    if (gap !== null) this.#gap(gap, 'l')
   }
 
   #extraLines(): void {

@@ -2,7 +2,7 @@
  * `conntrack -o save`: each record as the options that would make it. No time, id, mark or counters; status bits in words.
  * Grammar: conntrack-tools src/conntrack.c (-o save, since 1.4.7), extensions/libct_proto_*.c.
  */
-import { type FlowEvent, type Tuple, DESTROY, ENTRY, HAS_ZONE, KEYS_GRE, KEYS_ICMP, KEYS_PORTS, NEW, page, TIME_RECEIVED, UPDATE } from '../event.js'
+import { type FlowEvent, type Tuple, DESTROY, ENTRY, HAS_SECMARK, HAS_ZONE, KEYS_GRE, KEYS_ICMP, KEYS_PORTS, NEW, page, TIME_RECEIVED, UPDATE } from '../event.js'
 import { protocolNames, RECORD_LINE_BYTES_MAX } from '../kernel.js'
 import { FLOW, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
@@ -122,6 +122,10 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
       else if (name === '-w' && got.value !== 0) {
         event.zone = got.value
         event.has |= HAS_ZONE
+      } else if (name === '-c' && got.value !== 0) {
+        event.secmarkAt = value
+        event.secmarkLen = valueEnd - value
+        event.has |= HAS_SECMARK
       }
     } else if (!passedOver.has(name)) {
       return reject(context, `unknown option ${name}`)

@@ -40,7 +40,7 @@ const keys = '(?: (?:sport=\\d+ dport=\\d+|type=\\d+ code=\\d+ id=\\d+|srckey=0x
 const line = new RegExp(
   `^(?:EXPECTING: )?(?:(\\d+|-) )?(?:use=\\d+ )?(?:l3proto = (\\d+) )?proto=(\\d+) ` +
     `(src=\\S+ dst=\\S+${keys})(?: (mask-src=\\S+ mask-dst=\\S+${keys}))?(?: (master-src=\\S+ master-dst=\\S+${keys}))?` +
-    `(?: zone=(\\d+))?(?: ((?:PERMANENT|INACTIVE|USERSPACE)(?:,(?:INACTIVE|USERSPACE))*))?(?: +class=(\\d+))?(?: (?:helper=)?(\\S.*?))? *\\r?$`,
+    `(?: zone=(\\d+))?(?: ((?:PERMANENT|INACTIVE|USERSPACE)(?:,(?:INACTIVE|USERSPACE))*))?(?: +class=(\\d+))?(?: (?:helper=(\\S.*?)|([^\\s=/]+)(?:/\\S+)?))? *\\r?$`,
 )
 
 /** From behind stamp and tag. The event's head says when and what. */
@@ -48,7 +48,7 @@ export function readExpectation(at: number, lineEnd: number, head: Head, context
   if (lineEnd - at > RECORD_LINE_BYTES_MAX) return reject(context, 'longer than any record of conntrack')
   const found = line.exec(utf8(at, lineEnd))
   if (found === null) return reject(context, 'an expectation that breaks its grammar')
-  const [, timeout, , protocol, tupleText, maskText, masterText, zone, flags, klass, helper] = found
+  const [, timeout, , protocol, tupleText, maskText, masterText, zone, flags, klass, helper, procHelper] = found
   const tuple = textTuple(tupleText!)
   const mask = maskText === undefined ? null : textTuple(maskText.replaceAll('mask-', ''))
   const master = masterText === undefined ? null : textTuple(masterText.replaceAll('master-', ''))
@@ -68,7 +68,8 @@ export function readExpectation(at: number, lineEnd: number, head: Head, context
     zone: Number(zone ?? 0),
     flags: flags === undefined ? [] : flags.toLowerCase().split(','),
     class: Number(klass ?? -1),
-    helper: helper ?? '',
+    // /proc prints the helper's name bare, with its policy behind a slash
+    helper: helper ?? procHelper ?? '',
   }
   return EXPECT
 }

@@ -151,12 +151,13 @@ export class FlowTable {
     words[base + LAST_USEC] = (usec << 12) | (state + 1)
   }
 
-  /** The record of this original tuple whose id does not contradict, most recent first; 0 when there is none. */
-  find(event: FlowEvent, scope: number, hasId: boolean): number {
+  /** The record of this original tuple whose id does not contradict, most recent first; 0 when there is none. The event keeps its hash. */
+  find(event: FlowEvent, hasId: boolean): number {
     const orig = event.orig
     const six = event.family === 6
-    let ref = this.#heads[this.#bucket(hashTuple(orig, event.protocol, scope, six, this.#seed))]
-    const kind = event.protocol | (scope << 8)
+    event.hash = hashTuple(orig, event.protocol, event.scope, six, this.#seed)
+    let ref = this.#heads[this.#bucket(event.hash)]
+    const kind = event.protocol | (event.scope << 8)
     const keys = keysOf(orig)
     const words = six ? this.#six : this.#four
     const stride = six ? WORDS6 : WORDS4
@@ -178,13 +179,13 @@ export class FlowTable {
   }
 
   /** The record of this original tuple that is oldest, whatever its id; 0 when there is none. */
-  oldestLife(event: FlowEvent, scope: number): number {
+  oldestLife(event: FlowEvent): number {
     const orig = event.orig
     const six = event.family === 6
-    const kind = event.protocol | (scope << 8)
+    const kind = event.protocol | (event.scope << 8)
     const keys = keysOf(orig)
     let oldest = 0
-    let ref = this.#heads[this.#bucket(hashTuple(orig, event.protocol, scope, six, this.#seed))]
+    let ref = this.#heads[this.#bucket(event.hash)]
     while (ref !== 0) {
       const words = this.#words(ref)
       const base = this.#base(ref)
@@ -197,15 +198,15 @@ export class FlowTable {
   }
 
   /** A new record at the head of its chain. The caller has made room below the limit. */
-  insert(event: FlowEvent, scope: number, life: number, flags: number): number {
+  insert(event: FlowEvent, life: number, flags: number): number {
     const orig = event.orig
     const six = event.family === 6
     const ref = six ? this.#take6() : this.#take4()
     const words = six ? this.#six : this.#four
     const base = six ? (ref >>> 1) * WORDS6 : (ref >>> 1) * WORDS4
-    const bucket = this.#bucket(hashTuple(orig, event.protocol, scope, six, this.#seed))
+    const bucket = this.#bucket(event.hash)
     words[base + NEXT] = this.#heads[bucket]
-    words[base + KIND] = event.protocol | (scope << 8)
+    words[base + KIND] = event.protocol | (event.scope << 8)
     words[base + ID] = event.id
     words[base + LIFE] = life
     words[base + BEGIN_SEC] = 0

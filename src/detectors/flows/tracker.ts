@@ -108,6 +108,7 @@ export class FlowTracker {
   #oldKernel = false
   #displaceAt = 0
   #sweepAt = 0
+  #lastSweep = 0
   #limitCount = 0
   #limitFrom = { sec: 0, usec: 0 }
   #limitTo = { sec: 0, usec: 0 }
@@ -124,13 +125,18 @@ export class FlowTracker {
   track(event: FlowEvent): void {
     const hasId = (event.has & HAS_ID) !== 0
     const scope = this.#scope(event)
+    event.scope = scope
+    if (this.table.rowsOnly !== 0 && event.sec !== this.#lastSweep) {
+      this.#lastSweep = event.sec
+      this.#sweep(event.sec)
+    }
     event.from = FROM_NONE
     event.after = -1
     if (event.state >= 0) {
       if (event.protocol === PROTO_SCTP) this.#sctpStates = true
       else if (event.protocol === PROTO_DCCP) this.#dccpStates = true
     }
-    let ref = this.table.find(event, scope, hasId)
+    let ref = this.table.find(event, hasId)
     if (ref !== 0 && this.table.rowsOnly !== 0 && this.#ranOut(ref, event.sec)) {
       this.#forget(ref)
       ref = 0
@@ -178,23 +184,27 @@ export class FlowTracker {
     this.#dumpKinds.clear()
   }
 
+  /** Is it time to tell what the limit cost? */
+  get limitGapIsDue(): boolean {
+    return this.#limitCount !== 0 && this.#limitTo.sec - this.#limitFrom.sec >= LIMIT_GAP_SEC
+  }
+
+  /** What the limit cost since the last call, as a gap; null when nothing. */
+  takeLimitGap(): Gap | null {
+    if (this.#limitCount === 0) return null
+    const gap: Gap = { ...this.#limitTo, timeSource: 0, cause: 'tracker_limit', count: this.#limitCount, atLeast: -1, from: this.#limitFrom, to: this.#limitTo }
+    this.#limitCount = 0
+    return gap
+  }
+
   /** Time has moved on: forgets rows whose timeout ran out, a piece of the table at a time. */
-  tick(sec: number): void {
-    if (this.table.rowsOnly === 0) return
+  #sweep(sec: number): void {
     const places = this.table.places
     for (let n = Math.min(SWEEP_PLACES, places); n > 0; n--) {
       if (this.#sweepAt >= places) this.#sweepAt = 0
       const ref = this.table.at(this.#sweepAt++)
       if (ref !== 0 && this.#ranOut(ref, sec)) this.#forget(ref)
     }
-  }
-
-  /** What the limit cost since the last call, as a gap; null while there is nothing to tell, or it is too early to. */
-  takeLimitGap(final: boolean): Gap | null {
-    if (this.#limitCount === 0 || (!final && this.#limitTo.sec - this.#limitFrom.sec < LIMIT_GAP_SEC)) return null
-    const gap: Gap = { ...this.#limitTo, timeSource: 0, cause: 'tracker_limit', count: this.#limitCount, atLeast: -1, from: this.#limitFrom, to: this.#limitTo }
-    this.#limitCount = 0
-    return gap
   }
 
   #onNew(event: FlowEvent, scope: number, before: number): void {
@@ -275,7 +285,7 @@ export class FlowTracker {
     if (ref === 0) {
       // the dump shows which life is there now; only pings in XML are many to a tuple
       const keyless = event.orig.keys === KEYS_NONE && (event.protocol === PROTO_ICMP || event.protocol === PROTO_ICMPV6)
-      if (table.others > 0 && !keyless) this.#displace(table.oldestLife(event, scope))
+      if (table.others > 0 && !keyless) this.#displace(table.oldestLife(event))
       const state = this.#stateOf(event, -1)
       ref = this.#insert(event, scope, this.#startFlags(event) | FLAG_ROWS_ONLY | (event.expected === 1 ? FLAG_RELATED : 0))
       this.#begin(ref, event)
@@ -389,11 +399,11 @@ export class FlowTracker {
 
   #insert(event: FlowEvent, scope: number, flags: number): number {
     const table = this.table
-    if (table.others >= LIVES_MAX) this.#displace(table.oldestLife(event, scope))
+    if (table.others >= LIVES_MAX) this.#displace(table.oldestLife(event))
     if (table.size >= table.limit) this.#makeRoom(event)
     const hasId = (event.has & HAS_ID) !== 0
     if (!hasId) event.id = 0
-    return table.insert(event, scope, this.#lifeOf(event, scope, flags), flags | (hasId ? FLAG_HAS_ID : 0))
+    return table.insert(event, this.#lifeOf(event, scope, flags), flags | (hasId ? FLAG_HAS_ID : 0))
   }
 
   /** At the limit: of sixteen flows the one that changed state longest ago goes; one known from rows only goes first. */
