@@ -5,7 +5,8 @@
  *
  *   node test/bench/bench.mjs [PART]... [OPTION]...
  *
- * parts       --throughput  lines a second beside mawk (plain.awk), file and pipe
+ * parts       --throughput  lines a second beside mawk (plain.awk, typed.awk), file and pipe
+ *             --stages      CPU time a line of each stage by itself
  *             --start       time to the first record
  *             --slow        share of a core at 10,000 lines a second, one line a write
  *             --memory      bytes for each live flow at 10 thousand, 100 thousand, 1 million; longest pause
@@ -31,10 +32,11 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { liveMemory, liveScale } from './live.mjs';
+import { stages } from './stages.mjs';
 import { slow, stall, start } from './stream.mjs';
 import { throughput } from './throughput.mjs';
 
-const parts = { throughput, start, slow, memory: liveMemory, 'live-scale': liveScale, stall };
+const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, stall };
 const flag = { type: 'boolean', default: false };
 const { values } = parseArgs({
   options: {
