@@ -36,7 +36,7 @@ import {
 } from '../event.js'
 import { protocolNames, states } from '../kernel.js'
 import { out, pen } from './pages.js'
-import { copy, prepare, prepareSlot, put, putHex, putInteger, putMicroseconds, putSeconds, rewrite } from './texts.js'
+import { copy, prepare, prepareSlot, put, putCopy, putHex, putInteger, putMicroseconds, putSeconds, rewrite } from './texts.js'
 
 /** What stands in every record of one input. */
 export interface RecordContext {
@@ -50,7 +50,6 @@ export interface RecordContext {
   readonly ridPrefix: string | null
 }
 
-const OPEN = prepare('{"time":"')
 const TIMEOUT = prepare(',"timeout":')
 const DST = prepare('","dst":"')
 const SPORT = prepare('","sport":')
@@ -122,9 +121,9 @@ export class NdjsonPrinter {
   readonly #beforeRid: number
   readonly #heads = new Int32Array(4 * 2 * 256)
   readonly #common: Record<string, unknown>
-  /** the record's time up to the point, kept for as long as the second lasts */
+  /** the record's beginning up to the point of its time, kept for as long as the second lasts */
   #second = -1
-  readonly #secondText = prepareSlot('0000-00-00T00:00:00.')
+  readonly #secondText = prepareSlot('{"time":"0000-00-00T00:00:00.')
 
   constructor(context: RecordContext) {
     this.#context = context
@@ -135,10 +134,10 @@ export class NdjsonPrinter {
   /** One flow record. `rid` is the number in the record's id, used where ids are on. */
   flow(event: FlowEvent, rid: number): void {
     const has = event.has
-    let o = this.#time(put(pen.at, OPEN), event.sec, event.usec)
+    let o = this.#time(pen.at, event.sec, event.usec)
     if (this.#beforeRid !== 0) o = putInteger(put(o, this.#beforeRid), rid)
     o = put(o, this.#head(event))
-    if (event.timeoutLen !== 0) o = copy(put(o, TIMEOUT), event.timeoutAt, event.timeoutLen)
+    if (event.timeoutLen !== 0) o = putCopy(o, TIMEOUT, event.timeoutAt, event.timeoutLen)
     o = put(o, stateTexts[(event.state + 1) * 3 + event.ctstate])
     o = put(printTuple(o, event.orig), REPLY)
     o = put(printTuple(o, event.reply), CLOSE)
@@ -146,9 +145,9 @@ export class NdjsonPrinter {
     if (event.assured) o = put(o, ASSURED)
     if (event.offload !== 0) o = put(o, OFFLOAD[event.offload as 1 | 2])
     if ((has & ~HAS_ID) !== 0) o = this.#rareBeforeId(o, event)
-    if ((has & HAS_ID) !== 0) o = copy(put(o, ID), event.idAt, event.idLen)
+    if ((has & HAS_ID) !== 0) o = putCopy(o, ID, event.idAt, event.idLen)
     if ((has & (HAS_START | HAS_STOP | HAS_DELTA_TIME)) !== 0) o = printTimes(o, event)
-    o = putHex(putHex(put(o, FLOW), event.flowHigh), event.flowLow)
+    o = putHex(put(o, FLOW), event.flowHigh, event.flowLow)
     o = put(o, QUOTE)
     if ((has & HAS_BY) !== 0) o = printBy(o, event)
     if (event.from !== FROM_NONE) {
@@ -215,11 +214,11 @@ export class NdjsonPrinter {
     pen.at += encoder.encodeInto(`${text}\n`, out.subarray(pen.at)).written
   }
 
-  /** `2026-11-22T09:58:32.390102`, the part up to the point kept for the whole second. */
+  /** `{"time":"2026-11-22T09:58:32.390102`, the part up to the point kept for the whole second. */
   #time(at: number, sec: number, usec: number): number {
     if (sec !== this.#second) {
       this.#second = sec
-      rewrite(this.#secondText, isoTime(sec, 0).slice(0, 20))
+      rewrite(this.#secondText, `{"time":"${isoTime(sec, 0).slice(0, 20)}`)
     }
     return putMicroseconds(put(at, this.#secondText), usec)
   }
@@ -240,16 +239,16 @@ export class NdjsonPrinter {
   #rareBeforeId(at: number, event: FlowEvent): number {
     const has = event.has
     let o = at
-    if ((has & HAS_MARK) !== 0) o = copy(put(o, MARK), event.markAt, event.markLen)
+    if ((has & HAS_MARK) !== 0) o = putCopy(o, MARK, event.markAt, event.markLen)
     if ((has & HAS_ZONE) !== 0) o = putInteger(put(o, ZONE), event.zone)
-    if ((has & HAS_SECMARK) !== 0) o = copy(put(o, SECMARK), event.secmarkAt, event.secmarkLen)
+    if ((has & HAS_SECMARK) !== 0) o = putCopy(o, SECMARK, event.secmarkAt, event.secmarkLen)
     if ((has & HAS_SECCTX) !== 0) o = printString(put(o, SECCTX), event.secctxAt, event.secctxLen)
     if ((has & HAS_HELPER) !== 0) o = printString(put(o, HELPER), event.helperAt, event.helperLen)
     if ((has & HAS_LABELS) !== 0) {
       const names = event.labelsLen === 0 ? [] : decodeRange(event.labelsAt, event.labelsLen).split(',')
       o = printJson(put(o, LABELS), names)
     }
-    if ((has & HAS_USE) !== 0) o = copy(put(o, USE), event.useAt, event.useLen)
+    if ((has & HAS_USE) !== 0) o = putCopy(o, USE, event.useAt, event.useLen)
     return o
   }
 }
@@ -265,24 +264,24 @@ function commonKeys(context: RecordContext): Record<string, unknown> {
 
 function printTuple(at: number, tuple: Tuple): number {
   let o = copy(at, tuple.srcAt, tuple.srcLen)
-  o = copy(put(o, DST), tuple.dstAt, tuple.dstLen)
+  o = putCopy(o, DST, tuple.dstAt, tuple.dstLen)
   if (tuple.keys === KEYS_PORTS) {
-    o = copy(put(o, SPORT), tuple.k1At, tuple.k1Len)
-    o = copy(put(o, DPORT), tuple.k2At, tuple.k2Len)
+    o = putCopy(o, SPORT, tuple.k1At, tuple.k1Len)
+    o = putCopy(o, DPORT, tuple.k2At, tuple.k2Len)
   } else if (tuple.keys === KEYS_ICMP) {
-    o = copy(put(o, TYPE), tuple.k1At, tuple.k1Len)
-    o = copy(put(o, CODE), tuple.k2At, tuple.k2Len)
-    o = copy(put(o, ID), tuple.k3At, tuple.k3Len)
+    o = putCopy(o, TYPE, tuple.k1At, tuple.k1Len)
+    o = putCopy(o, CODE, tuple.k2At, tuple.k2Len)
+    o = putCopy(o, ID, tuple.k3At, tuple.k3Len)
   } else if (tuple.keys === KEYS_GRE) {
-    o = copy(put(o, SRCKEY), tuple.k1At, tuple.k1Len)
-    o = put(copy(put(o, DSTKEY), tuple.k2At, tuple.k2Len), QUOTE)
+    o = putCopy(o, SRCKEY, tuple.k1At, tuple.k1Len)
+    o = put(putCopy(o, DSTKEY, tuple.k2At, tuple.k2Len), QUOTE)
   } else {
     o = put(o, QUOTE)
   }
   if (tuple.zone !== 0) o = putInteger(put(o, ZONE), tuple.zone)
   if (tuple.packetsLen !== 0) {
-    o = copy(put(o, PACKETS), tuple.packetsAt, tuple.packetsLen)
-    o = copy(put(o, BYTES), tuple.bytesAt, tuple.bytesLen)
+    o = putCopy(o, PACKETS, tuple.packetsAt, tuple.packetsLen)
+    o = putCopy(o, BYTES, tuple.bytesAt, tuple.bytesLen)
   }
   return o
 }
@@ -291,7 +290,7 @@ function printTimes(at: number, event: FlowEvent): number {
   let o = at
   if ((event.has & HAS_START) !== 0) o = printTime(put(o, START), event.startSec, event.startUsec)
   if ((event.has & HAS_STOP) !== 0) o = printTime(put(o, STOP), event.stopSec, event.stopUsec)
-  if ((event.has & HAS_DELTA_TIME) !== 0) o = copy(put(o, DELTA_TIME), event.deltaTimeAt, event.deltaTimeLen)
+  if ((event.has & HAS_DELTA_TIME) !== 0) o = putCopy(o, DELTA_TIME, event.deltaTimeAt, event.deltaTimeLen)
   return o
 }
 
@@ -305,7 +304,7 @@ function printTime(at: number, sec: number, usec: number): number {
 function printBy(at: number, event: FlowEvent): number {
   let o = put(at, BY)
   if (event.portidLen !== 0) {
-    o = copy(put(o, PORTID), event.portidAt, event.portidLen)
+    o = putCopy(o, PORTID, event.portidAt, event.portidLen)
     if ((event.has & HAS_PROGNAME) !== 0) o = printString(put(o, PROGNAME), event.prognameAt, event.prognameLen)
   }
   return put(o, CLOSE)
@@ -333,16 +332,16 @@ function printNat(at: number, event: FlowEvent, nat: number): number {
   const r = event.reply
   let o = put(at, NAT[nat])
   if ((nat & SNAT) !== 0) {
-    o = put(copy(put(o, NAT_SRC), r.dstAt, r.dstLen), QUOTE)
-    if (r.keys === KEYS_PORTS) o = copy(put(o, NAT_SPORT), r.k2At, r.k2Len)
-    else if (r.keys === KEYS_GRE) o = put(copy(put(o, NAT_SRCKEY), r.k2At, r.k2Len), QUOTE)
+    o = put(putCopy(o, NAT_SRC, r.dstAt, r.dstLen), QUOTE)
+    if (r.keys === KEYS_PORTS) o = putCopy(o, NAT_SPORT, r.k2At, r.k2Len)
+    else if (r.keys === KEYS_GRE) o = put(putCopy(o, NAT_SRCKEY, r.k2At, r.k2Len), QUOTE)
   }
   if ((nat & DNAT) !== 0) {
-    o = put(copy(put(o, NAT_DST), r.srcAt, r.srcLen), QUOTE)
-    if (r.keys === KEYS_PORTS) o = copy(put(o, NAT_DPORT), r.k1At, r.k1Len)
-    else if (r.keys === KEYS_GRE) o = put(copy(put(o, NAT_DSTKEY), r.k1At, r.k1Len), QUOTE)
+    o = put(putCopy(o, NAT_DST, r.srcAt, r.srcLen), QUOTE)
+    if (r.keys === KEYS_PORTS) o = putCopy(o, NAT_DPORT, r.k1At, r.k1Len)
+    else if (r.keys === KEYS_GRE) o = put(putCopy(o, NAT_DSTKEY, r.k1At, r.k1Len), QUOTE)
   }
-  if (r.keys === KEYS_ICMP) o = copy(put(o, NAT_ID), r.k3At, r.k3Len)
+  if (r.keys === KEYS_ICMP) o = putCopy(o, NAT_ID, r.k3At, r.k3Len)
   return put(o, CLOSE)
 }
 
