@@ -64,3 +64,6 @@ export const dccpState = (word: (typeof dccpStates)[number]): number => DCCP_STA
  * process's doing comes on top. Twice and more of that is no record of its.
  */
 export const RECORD_LINE_BYTES_MAX = 16_384
+
+/** An expectation is formatted into 1,024 bytes, its XML into 4,096. */
+export const EXPECTATION_LINE_BYTES_MAX = 4096

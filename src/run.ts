@@ -13,7 +13,7 @@ import {
 import { Frame, type LongLine } from './frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from './formats/conntrack-text.js'
 import { tornRow } from './formats/conntrack-notice.js'
-import { readExpectation } from './formats/expectation.js'
+import { expectation, readExpectation } from './formats/expectation.js'
 import type { FlowTracker } from './detectors/flows/tracker.js'
 import { type NdjsonPrinter } from './printers/ndjson.js'
 import { out, Pages, type PrintedPage } from './printers/pages.js'
@@ -37,7 +37,7 @@ export interface RunParts {
   readonly route: Route
   readonly tally: Tally
   readonly context: LineContext
-  /** whether lines of conntrack's text are looked for, and the other formats that are */
+  /** whether flows in conntrack's text are wanted, and the other formats that are */
   readonly text: boolean
   readonly formats: readonly LineFormat[]
   readonly diagnose: (message: string) => void
@@ -153,8 +153,8 @@ export class Run {
     let printed = 0
     let waits = false
     while (p < end) {
-      const next = text ? parseText(p, end, event, context) : NOT_OURS
-      if (next > 0) {
+      const next = parseText(p, end, event, context)
+      if (next > 0 && text) {
         flows++
         if (context.extraLines !== 0) this.#extraLines()
         this.#lineAt = p
@@ -206,7 +206,7 @@ export class Run {
 
   /** A line that is no flow in conntrack's text. Gives the offset behind it. */
   #otherLine(at: number, end: number, said: number): number {
-    const { tracker, printer, route, tally, context, formats, diagnose } = this.#parts
+    const { tracker, printer, route, tally, context, text, formats, diagnose } = this.#parts
     const event = this.#event
     const lineEnd = page.indexOf(LF, at)
     const next = Math.min(lineEnd + 1, end)
@@ -217,9 +217,11 @@ export class Run {
       return next
     }
     clear(context)
-    let outcome: number = said === NOT_OURS ? IGNORED : REJECTED_LINE
-    if (said === EXPECTATION) {
-      outcome = readExpectation(context.bodyAt, lineEnd, event, context)
+    let outcome: number = said === NOT_OURS || !text ? IGNORED : REJECTED_LINE
+    if (said > 0) {
+      outcome = IGNORED
+    } else if (said === EXPECTATION) {
+      outcome = !formats.includes(expectation) ? IGNORED : readExpectation(context.bodyAt, lineEnd, event, context)
     } else if (said === NOT_OURS) {
       for (const format of formats) {
         if (format.begins(at)) {

@@ -3,7 +3,7 @@
  * Rare lines, so plain patterns on text. Grammar: libnetfilter_conntrack src/expect/snprintf_*.c, net/netfilter/nf_conntrack_expect.c.
  */
 import { type ExpectEvent, type ExpectTuple, DESTROY, ENTRY, KEYS_GRE, KEYS_ICMP, KEYS_NONE, KEYS_PORTS, NEW, page, TIME_LOCAL, TIME_RECEIVED } from '../event.js'
-import { RECORD_LINE_BYTES_MAX } from '../kernel.js'
+import { EXPECTATION_LINE_BYTES_MAX } from '../kernel.js'
 import { EXPECT, type LineContext, type LineFormat, REJECTED_LINE } from '../stage.js'
 import { formatAddress4, formatAddress6, got, isAt, LF, readAddress, SPACE, toScratch, utf8 } from './scan.js'
 
@@ -45,7 +45,7 @@ const line = new RegExp(
 
 /** From behind stamp and tag. The event's head says when and what. */
 export function readExpectation(at: number, lineEnd: number, head: Head, context: LineContext): typeof EXPECT | typeof REJECTED_LINE {
-  if (lineEnd - at > RECORD_LINE_BYTES_MAX) return reject(context, 'longer than any record of conntrack')
+  if (lineEnd - at > EXPECTATION_LINE_BYTES_MAX) return reject(context, 'longer than any expectation of conntrack')
   const found = line.exec(utf8(at, lineEnd))
   if (found === null) return reject(context, 'an expectation that breaks its grammar')
   const [, timeout, , protocol, tupleText, maskText, masterText, zone, flags, klass, helper, procHelper] = found
@@ -129,6 +129,7 @@ export const expectationXml: LineFormat = {
   },
 
   read(at, lineEnd, _event, context) {
+    if (lineEnd - at > EXPECTATION_LINE_BYTES_MAX) return reject(context, 'longer than any expectation of conntrack')
     const text = utf8(at, lineEnd)
     const type = /^<flow(?: type="(new|update|destroy)")?>/.exec(text)
     if (type === null || !text.includes('</flow>')) return reject(context, 'the element is cut off')
