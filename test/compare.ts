@@ -11,7 +11,7 @@ export async function differences(input: Uint8Array, options: Options = {}, piec
   return describeDifferences(got, want)
 }
 
-function describeDifferences(got: Result, want: ReturnType<typeof reference>): string {
+export function describeDifferences(got: Result, want: ReturnType<typeof reference>): string {
   const found: string[] = []
   for (const sum of SUMS) if (got.tally[sum] !== want.sums[sum]) found.push(`sum ${sum}: got ${got.tally[sum]}, want ${want.sums[sum]}`)
   const names = new Map<string, string>()

@@ -18,6 +18,7 @@ export interface Options {
 }
 
 export interface Result {
+  readonly bytes: Buffer
   readonly text: string
   readonly lines: string[]
   readonly tally: Tally
@@ -65,8 +66,9 @@ export async function runPieces(pieces: readonly Uint8Array[], options: Options 
     diagnose: (message) => diagnostics.push(message),
   })
   await run.toEnd()
-  const text = Buffer.concat(written).toString('utf8')
-  return { text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics }
+  const bytes = Buffer.concat(written)
+  const text = bytes.toString('utf8')
+  return { bytes, text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics }
 }
 
 export function runText(text: string, options: Options = {}): Promise<Result> {

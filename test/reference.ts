@@ -28,6 +28,10 @@ export interface ReferenceResult {
     gaps: number
   }
   readonly rejects: { line: number; reason: string; text: string }[]
+  /** For each record the line that it began in, counted from 1. */
+  readonly places: number[]
+  /** Flows that have not ended. */
+  live: number
 }
 
 type Family = 'ipv4' | 'ipv6'
@@ -148,15 +152,19 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
     records: [],
     sums: { lines: 0, bytes: input.length, flows: 0, expects: 0, kernel: 0, notes: 0, ignored: 0, rejected: 0, gaps: 0 },
     rejects: [],
+    places: [],
+    live: 0,
   }
-  const { records, sums, rejects } = result
+  const { records, sums, rejects, places } = result
   const received: Moment = { us: rfc3339(options.received), source: 'received' }
   const zone = options.timezone ?? 'UTC'
   const tracker = new Tracker()
   const lines = splitLines(input)
   sums.lines = lines.length
 
-  const gap = (cause: string, amount: Record<string, number>): void => {
+  const begins = lines.map((_, index) => index + 1)
+  const gap = (index: number, cause: string, amount: Record<string, number>): void => {
+    places.push(begins[index]!)
     records.push({ ...head(received, 'gap'), cause, ...amount, time_source: 'received' })
     sums.gaps += 1
   }
@@ -164,7 +172,8 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
     rejects.push({ line: index + 1, reason, text: decode(lines[index]!.subarray(0, MAX_REJECT_TEXT)) })
     sums.rejected += 1
   }
-  const accept = (line: FlowLine | ExpectLine): void => {
+  const accept = (index: number, line: FlowLine | ExpectLine): void => {
+    places.push(begins[index]!)
     if (line.kind === 'flow') {
       records.push(tracker.flow(line))
       sums.flows += 1
@@ -177,26 +186,31 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
   for (let index = 0; index < lines.length; index += 1) {
     if (lines[index]!.length > MAX_LINE) {
       reject(index, 'line too long')
-      gap('line_too_long', { count: 1 })
+      gap(index, 'line_too_long', { count: 1 })
       continue
     }
     // stdout is buffered and stderr is not: the closing sum may stand in the middle of a row, whose rest is the next line
-    const torn = /^(.+?)conntrack v\S+ \(conntrack-tools\): \d+ [a-z ]+ ha(?:ve|s) been shown\.$/.exec(Buffer.from(lines[index]!).toString('latin1'))
+    const torn = /^(.+?)conntrack v\S+ \(conntrack-tools\): (\d+) [a-z ]+ ha(?:ve|s) been shown\.$/.exec(Buffer.from(lines[index]!).toString('latin1'))
     if (torn !== null && index + 1 < lines.length && lines[index]!.length <= 16_384) {
       lines[index + 1] = Buffer.concat([Buffer.from(torn[1]!, 'latin1'), lines[index + 1]!])
+      begins[index + 1] = begins[index]!
       sums.ignored += 1
+      tracker.dumpShown(Number(torn[2]))
       continue
     }
     const text = trim(decode(lines[index]!))
-    if (text.startsWith('WARNING: We have hit ENOBUFS!')) {
-      gap('netlink_overrun', { at_least: 1 })
+    if (text === 'WARNING: We have hit ENOBUFS! We are losing events.') {
+      gap(index, 'netlink_overrun', { at_least: 1 })
       sums.notes += 1
       continue
     }
+    const shown = /^conntrack v\S+ \(conntrack-tools\): (\d+) flow entries ha(?:ve|s) been shown\.$/.exec(text)
+    if (shown !== null) tracker.dumpShown(Number(shown[1]))
+    if (text.startsWith('</conntrack>')) tracker.dumpEnds()
     try {
       const line = parse(text, received, zone)
       if (line === undefined) sums.ignored += 1
-      else accept(line)
+      else accept(index, line)
     } catch (error) {
       if (!(error instanceof Broken)) throw error
       const next = lines[index + 1]
@@ -206,7 +220,7 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
         continue
       }
       try {
-        accept(parse(`${text} ${trim(decode(next))}`, received, zone)!)
+        accept(index, parse(`${text} ${trim(decode(next))}`, received, zone)!)
       } catch (joinedError) {
         if (!(joinedError instanceof Broken)) throw joinedError
         reject(index, joinedError.message)
@@ -215,6 +229,7 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
       index += 1
     }
   }
+  result.live = tracker.live
   return result
 }
 
@@ -303,7 +318,7 @@ function parseText(text: string, event: Event, at: Moment, zone: string): FlowLi
   if (name !== 'unknown' && !Object.values(PROTOCOLS).includes(name)) throw new Broken('no protocol')
   const protocol = integer(words.next('no protocol number'), 255)
   const timeout = optional(words.take(/^\d+$/), (value) => integer(value, U32))
-  const state = TRACKED.includes(protocol) ? words.take(/^[A-Z][A-Z0-9_]*$/) : undefined
+  const state = TRACKED.includes(protocol) ? optional(words.take(/^[A-Z]/), (name) => knownState(name, protocol)) : undefined
   if (protocol === GRE && words.take(/^timeout=\d+,$/) !== undefined && words.take(/^stream_timeout=\d+$/) === undefined) {
     throw new Broken('no stream timeout')
   }
@@ -406,8 +421,9 @@ function parseSave(text: string, at: Moment): FlowLine {
     orig.code = integer(need(`--${name}-code`), 255)
     orig.id = integer(need(`--${name}-id`), U16)
   }
-  const state = given.get('--state')
-  if (state !== undefined && !(TRACKED.includes(protocol) && /^[A-Z][A-Z0-9_]*$/.test(state))) throw new Broken('bad state')
+  // the tool prints `(null)` for a state that it has no word for
+  const state = given.get('--state') === '(null)' ? undefined : given.get('--state')
+  if (state !== undefined) knownState(state, protocol)
   const seenReply = flags.includes('SEEN_REPLY')
   return tidy({
     kind: 'flow', at, protocol, state,
@@ -484,15 +500,15 @@ const xmlDirection = (direction: string): string =>
   `(?:<zone>(?<${direction}Zone>\\d+)</zone>)?` +
   `(?:<counters><packets>(?<${direction}Packets>\\d+)</packets><bytes>(?<${direction}Bytes>\\d+)</bytes></counters>)?</meta>`
 
-// Texts are not escaped, so they reach to their own closing tag whatever they hold.
+// Texts are not escaped, so they reach to their own first closing tag whatever they hold.
 const XML_FLOW = new RegExp(
   `^<flow(?: type="(?<type>new|update|destroy)")?>${xmlDirection('original')}${xmlDirection('reply')}` +
     '(?:<meta direction="independent">(?:<state>(?<state>[A-Z0-9_]+)</state>)?' +
     `${xmlNumber('timeout')}${xmlNumber('mark')}(?:<labels>(?<labels>.*?)</labels>)?${xmlNumber('secmark')}` +
-    `(?:<secctx>(?<secctx>.*?)</secctx>)?${xmlNumber('zone')}${xmlNumber('use')}${xmlNumber('id')}` +
+    `(?:<secctx>(?<secctx>(?:(?!</secctx>).)*)</secctx>)?${xmlNumber('zone')}${xmlNumber('use')}${xmlNumber('id')}` +
     '(?<assured><assured/>)?(?<unreplied><unreplied/>)?' +
     `(?:<timestamp>${xmlNumber('start')}${xmlNumber('stop')}</timestamp>)?${xmlNumber('deltatime')}</meta>)?` +
-    `${XML_WHEN}(?:<helper>(?<helper>.*?)</helper>)?</flow>$`,
+    `${XML_WHEN}(?:<helper>(?<helper>(?:(?!</helper>).)*)</helper>)?</flow>$`,
   's',
 )
 
@@ -503,7 +519,7 @@ const XML_EXPECT = new RegExp(
   '^<flow(?: type="(?<type>new|update|destroy)")?>' +
     `<layer3 protonum="(?<family>\\d+)" protoname="[^"]*">${xmlThree('', '<src>(?<@Src>[^<]*)</src><dst>(?<@Dst>[^<]*)</dst>')}</layer3>` +
     `<layer4 protonum="(?<protocol>\\d+)" protoname="[^"]*">(?:${xmlThree('Keys', '(?<@>.*?)')})?</layer4>` +
-    `<meta>(?:<helper-name>(?<helper>.*?)</helper-name>)?${xmlNumber('timeout')}${xmlNumber('class')}${xmlNumber('zone')}${XML_WHEN}` +
+    `<meta>(?:<helper-name>(?<helper>(?:(?!</helper-name>).)*)</helper-name>)?${xmlNumber('timeout')}${xmlNumber('class')}${xmlNumber('zone')}${XML_WHEN}` +
     '(?<permanent><permanent/>)?(?<inactive><inactive/>)?(?<userspace><userspace/>)?</meta></flow>$',
   's',
 )
@@ -598,8 +614,13 @@ function xmlFamily(number: string): Family {
 /** The library prints the TCP name of the state's number, whatever the protocol. */
 function xmlState(name: string, protocol: number): string {
   const index = name === 'LISTEN' ? 9 : XML_STATES[TCP]!.indexOf(name)
-  if (protocol === TCP || index === -1) return name
-  return XML_STATES[protocol]?.[index] ?? name
+  const known = protocol === TCP || index === -1 ? name : XML_STATES[protocol]?.[index]
+  return knownState(known ?? name, protocol)
+}
+
+function knownState(name: string, protocol: number): string {
+  if (XML_STATES[protocol]?.includes(name) !== true && !(protocol === TCP && name === 'LISTEN')) throw new Broken('unknown state')
+  return name
 }
 
 function xmlLabels(text: string): string[] {
@@ -682,12 +703,12 @@ function nonZero(value: string | undefined, max: number): number | undefined {
 }
 
 function integer(text: string, max: number): number {
-  if (!/^\d+$/.test(text) || BigInt(text) > BigInt(max)) throw new Broken('bad number')
+  if (!/^(?:0|[1-9]\d*)$/.test(text) || BigInt(text) > BigInt(max)) throw new Broken('bad number')
   return Number(text)
 }
 
 function counter(text: string): bigint {
-  if (!/^\d+$/.test(text) || BigInt(text) > U64) throw new Broken('bad number')
+  if (!/^(?:0|[1-9]\d*)$/.test(text) || BigInt(text) > U64) throw new Broken('bad number')
   return BigInt(text)
 }
 
@@ -822,17 +843,28 @@ function between(from: bigint, to: bigint): bigint {
 /** One life of a connection. */
 interface Life {
   readonly label: string
+  readonly number: number
   readonly line: FlowLine
   id: number | undefined
   state: string | undefined
   /** When an event gave it this state; undefined when a row did. */
   changed: Moment | undefined
+  /** When an event, or a row of a flow that events are known of, gave it this state. */
+  stateAt: bigint | undefined
   /** Its `new`. */
   began: Moment | undefined
   exactStart: bigint | undefined
   roughStart: bigint | undefined
   unreplied: boolean
   related: boolean
+  /** A line showed whether it was expected. */
+  bitSeen: boolean
+  /** Known from rows alone: the kernel will not tell when it ends. */
+  rowsOnly: boolean
+  /** When the timeout of its last row runs out, in seconds. */
+  deadline: bigint | undefined
+  /** The dump that showed it last. */
+  dump: number
 }
 
 interface Expectation {
@@ -853,17 +885,53 @@ class Tracker {
   private readonly protocolsWithStates = new Set<number>()
   private oldKernel = false
   private count = 0
+  private readonly labels = new Map<string, string>()
+  /** The latest time of any flow's line: rows run out by it. */
+  private now = 0n
+  private dump = 1
+  private dumpRows = 0
+  private dumpWanted: number | undefined
+  private readonly dumpKinds = new Set<string>()
+
+  get live(): number {
+    return [...this.table.values()].flat().filter((life) => !this.ranOut(life)).length
+  }
+
+  private ranOut({ rowsOnly, deadline }: Life): boolean {
+    return rowsOnly && deadline !== undefined && deadline < this.now / SECOND
+  }
+
+  /** The tool's closing sum may come before its last rows. */
+  dumpShown(rows: number): void {
+    this.dumpWanted = rows
+    if (this.dumpRows >= rows) this.dumpEnds()
+  }
+
+  /** Flows known from rows alone that a later dump of their kind does not show are gone. */
+  dumpEnds(): void {
+    for (const [key, lives] of this.table) {
+      this.table.set(key, lives.filter((life) => !life.rowsOnly || life.dump === this.dump || !this.dumpKinds.has(kindOf(life.line))))
+    }
+    this.dump += 1
+    this.dumpRows = 0
+    this.dumpWanted = undefined
+    this.dumpKinds.clear()
+  }
 
   flow(line: FlowLine): Record<string, unknown> {
     if (line.state !== undefined) this.protocolsWithStates.add(line.protocol)
-    if (line.event === 'destroy' && line.protocol === TCP && line.state === undefined) this.oldKernel = true
+    // The word for offloading stands where the state would.
+    if (line.event === 'destroy' && line.protocol === TCP && line.state === undefined && line.offload === undefined) this.oldKernel = true
 
+    if (line.at.us > this.now) this.now = line.at.us
     const key = flowKey(line)
-    let lives = this.table.get(key) ?? []
+    let lives = (this.table.get(key) ?? []).filter((life) => !this.ranOut(life))
     const found = line.event === 'new' ? undefined : findLife(lives, line.id)
     const life = found ?? this.begin(line)
     if (line.event === 'new') lives = lives.filter((other) => differ(other.id, line.id))
-    if (line.event === 'entry' && found === undefined) lives = lives.slice(0, -1)
+    // The dump shows which life is there now, but XML has one tuple for all pings between two hosts.
+    const manyPings = (line.protocol === 1 || line.protocol === 58) && line.orig.id === undefined
+    if (line.event === 'entry' && found === undefined && !manyPings) lives = lives.slice(1)
     if (line.event !== 'destroy' && found === undefined) lives = [...lives, life]
     if (line.event === 'destroy') lives = lives.filter((other) => other !== life)
     this.table.set(key, lives)
@@ -872,8 +940,18 @@ class Tracker {
     life.unreplied = line.unreplied
     if (line.exactStart) life.exactStart = line.start
     else life.roughStart = line.start ?? life.roughStart
+    life.bitSeen ||= line.expected !== undefined
     if (line.expected !== undefined) life.related = line.expected
     else if (line.event === 'new' && this.expected(life)) life.related = true
+
+    life.rowsOnly = line.event === 'entry' && (found === undefined || life.rowsOnly)
+    if (line.event === 'entry') {
+      life.dump = this.dump
+      if (life.rowsOnly) life.deadline = optional(line.timeout, (timeout) => line.at.us / SECOND + BigInt(timeout))
+      this.dumpKinds.add(kindOf(line))
+      this.dumpRows += 1
+      if (this.dumpWanted !== undefined && this.dumpRows >= this.dumpWanted) this.dumpEnds()
+    }
 
     const state = this.stateOf(line, life)
     const transition = change(line, life, found !== undefined, state)
@@ -947,10 +1025,14 @@ class Tracker {
 
   private begin(line: FlowLine): Life {
     this.count += 1
+    // The kernel's own time names a life, so that it is the same again after a restart.
+    const byStart = line.event === 'new' || line.start === undefined ? undefined : `${flowKey(line)} ${line.id} ${line.start}`
+    const label = (byStart === undefined ? undefined : this.labels.get(byStart)) ?? `life-${this.count}`
+    if (byStart !== undefined) this.labels.set(byStart, label)
     return {
-      label: `life-${this.count}`, line, id: line.id, state: undefined, changed: undefined,
+      label, number: this.count, line, id: line.id, state: undefined, changed: undefined, stateAt: undefined,
       began: line.event === 'new' ? line.at : undefined,
-      exactStart: undefined, roughStart: undefined, unreplied: line.unreplied, related: false,
+      exactStart: undefined, roughStart: undefined, unreplied: line.unreplied, related: false, bitSeen: false, rowsOnly: false, deadline: undefined, dump: 0,
     }
   }
 
@@ -999,8 +1081,9 @@ class Tracker {
 
   /** The flow's `new` may come before the lines of its expectation. */
   private markEarlier(expectation: Expectation, now: bigint): void {
-    for (const life of [...this.table.values()].flat()) {
-      if (life.began === undefined || !life.unreplied || life.related || !canMark(expectation, life)) continue
+    const latestFirst = [...this.table.values()].flat().sort((one, other) => other.number - one.number)
+    for (const life of latestFirst) {
+      if (life.began === undefined || life.bitSeen || !life.unreplied || life.related || !canMark(expectation, life)) continue
       const near = expectation.gone
         ? expectation.destroyed !== undefined && between(life.began.us, expectation.destroyed) < SECOND
         : now - life.began.us < SECOND
@@ -1021,8 +1104,13 @@ function timed(at: Moment | undefined): bigint | undefined {
 }
 
 function flowKey({ orig, zone, protocol }: FlowLine): string {
-  const { packets: _packets, bytes: _bytes, zone: origZone, ...tuple } = orig
-  return JSON.stringify([origZone ?? zone ?? 0, protocol, tuple])
+  // Where a form prints no ports, types or keys, they are 0.
+  const keys = [orig.sport ?? orig.type ?? orig.srckey ?? 0, orig.dport ?? orig.code ?? orig.dstkey ?? 0, orig.id ?? 0].map(Number)
+  return JSON.stringify([orig.zone ?? zone ?? 0, protocol, orig.src, orig.dst, ...keys])
+}
+
+function kindOf({ family, protocol }: FlowLine): string {
+  return `${family} ${protocol}`
 }
 
 function differ(one: number | undefined, other: number | undefined): boolean {
@@ -1039,15 +1127,17 @@ function change(line: FlowLine, life: Life, known: boolean, state: string | unde
   if (state === undefined || state === from) return undefined
   if (line.event === 'entry') {
     // A dump is read slowly: just after an event the row may be the older news.
-    if (changed === undefined || line.at.us - changed.us >= 2n * SECOND) {
+    if (life.stateAt === undefined || line.at.us / SECOND - life.stateAt / SECOND >= 2n) {
       life.state = state
       life.changed = undefined
+      if (!life.rowsOnly) life.stateAt = line.at.us
     }
     return undefined
   }
-  if (line.event === 'destroy' && (!known || from === undefined)) return undefined
+  if (line.event === 'destroy' && !known) return undefined
   life.state = state
   life.changed = line.at
+  life.stateAt = line.at.us
   const [before, now] = [timed(changed), timed(line.at)]
   const after = from !== undefined && before !== undefined && now !== undefined ? seconds(now - before) : undefined
   return tidy({ from: from ?? null, to: state, after })

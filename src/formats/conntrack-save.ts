@@ -135,7 +135,8 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
   if (event.protocol === 0 && family === 0) return reject(context, 'no protocol')
   if (event.orig.srcLen === 0 || event.orig.dstLen === 0) return reject(context, 'no original tuple')
   if (event.reply.srcLen === 0 || event.reply.dstLen === 0) return reject(context, 'no reply tuple')
-  if (stateText !== '') {
+  // what the tool prints for a state that it has no word for (SCTP's HEARTBEAT_SENT in 1.4.7)
+  if (stateText !== '' && stateText !== '(null)') {
     event.state = stateNumber(stateText, event.protocol)
     if (event.state < 0) return reject(context, 'unknown state of this protocol')
   }

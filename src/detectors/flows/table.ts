@@ -243,7 +243,11 @@ export class FlowTable {
       this.#heads[bucket] = next
     } else {
       let before = this.#heads[bucket]
-      while (this.#words(before)[this.#base(before) + NEXT] !== ref) before = this.#words(before)[this.#base(before) + NEXT]
+      // a record that is in no chain would be searched for ever
+      while (this.#words(before)[this.#base(before) + NEXT] !== ref) {
+        if (before === 0) throw new Error('flow table: a record is missing from its chain')
+        before = this.#words(before)[this.#base(before) + NEXT]
+      }
       this.#words(before)[this.#base(before) + NEXT] = next
     }
     if ((words[base + BEGIN_USEC] & FLAG_ROWS_ONLY) !== 0) this.rowsOnly--

@@ -72,9 +72,13 @@ const CLOSED_STATES = new Set([tcpState('TIME_WAIT'), tcpState('LAST_ACK'), sctp
 const LIVES_MAX = 8
 /** A row printed within two seconds of a change of state may be older than the change: the two come through different pipes. */
 const ROW_LAG_SEC = 2
-/** Places of the table looked at for one flow to give up at the limit, and in one sweep for rows whose timeout ran out. */
+/** Places of the table looked at for one flow to give up at the limit, and with each event for rows whose timeout ran out. */
 const DISPLACE_LOOKS = 16
-const SWEEP_PLACES = 1 << 16
+const SWEEP_PLACES = 4
+/** `conntrack -L` prints its sum at most one buffer (4,096 bytes) before its last rows. */
+const DUMP_ROWS_BEHIND = 128
+/** Names of ended lives that are kept, so that the next life within the same second of the same tuple does not get one of them. */
+const ENDED_NAMES = 1 << 16
 /** At the limit one gap record at most in so many seconds. */
 const LIMIT_GAP_SEC = 10
 /** Deadline of a row without a timeout (an offloaded flow). */
@@ -90,7 +94,7 @@ export interface FlowTrackerOptions {
 export class FlowTracker {
   readonly table: FlowTable
   readonly expectations = new Expectations()
-  /** flows known from rows only that ran out or were missing in a later dump; flows given up at the limit or as one life too many of a tuple */
+  /** flows known from rows only that ran out or that a later dump did not show; flows given up at the limit, or as one life too many of a tuple */
   forgotten = 0
   displaced = 0
   readonly #scopes = new Map<string, number>()
@@ -106,9 +110,10 @@ export class FlowTracker {
   #dccpStates = false
   /** a TCP DESTROY without a state: the kernel is older than 5.11 */
   #oldKernel = false
+  /** names of ended lives by their low bits; the later of two that meet stays */
+  #ended: Int32Array | null = null
   #displaceAt = 0
   #sweepAt = 0
-  #lastSweep = 0
   #limitCount = 0
   #limitFrom = { sec: 0, usec: 0 }
   #limitTo = { sec: 0, usec: 0 }
@@ -126,10 +131,7 @@ export class FlowTracker {
     const hasId = (event.has & HAS_ID) !== 0
     const scope = this.#scope(event)
     event.scope = scope
-    if (this.table.rowsOnly !== 0 && event.sec !== this.#lastSweep) {
-      this.#lastSweep = event.sec
-      this.#sweep(event.sec)
-    }
+    if (this.table.rowsOnly !== 0) this.#sweep(event.sec)
     event.from = FROM_NONE
     event.after = -1
     if (event.state >= 0) {
@@ -163,13 +165,22 @@ export class FlowTracker {
 
   /** `<n> flow entries have been shown.`: the tool's stderr may come before its last rows, so the count decides where the dump ends. */
   dumpShown(rows: number): void {
-    this.#dumpShown = rows
-    if (this.#dumpRows >= rows) this.dumpEnds()
+    const behind = rows - this.#dumpRows
+    if (behind > 0 && behind <= DUMP_ROWS_BEHIND) this.#dumpShown = rows
+    else this.#dumpOver(behind === 0)
   }
 
-  /** A whole dump has been read: flows known from rows only that it did not show are gone. What it shows none of (it may have been filtered) is left. */
+  /** The end of a dump in XML. */
   dumpEnds(): void {
-    if (this.#dumpRows > 0 && this.table.rowsOnly > 0) {
+    this.#dumpOver(true)
+  }
+
+  /**
+   * A dump has been read: flows known from rows only that it did not show are gone, if it was whole, that is, has as many rows as the tool says. What it shows
+   * nothing of at all (it may have been filtered by family or protocol) is left.
+   */
+  #dumpOver(whole: boolean): void {
+    if (whole && this.#dumpRows > 0 && this.table.rowsOnly > 0) {
       for (let place = 0; place < this.table.places; place++) {
         const ref = this.table.at(place)
         if (ref === 0) continue
@@ -182,6 +193,11 @@ export class FlowTracker {
     this.#dumpRows = 0
     this.#dumpShown = -1
     this.#dumpKinds.clear()
+  }
+
+  #dumpRow(): void {
+    this.#dumpRows++
+    if (this.#dumpRows === this.#dumpShown) this.#dumpOver(true)
   }
 
   /** Is it time to tell what the limit cost? */
@@ -197,11 +213,10 @@ export class FlowTracker {
     return gap
   }
 
-  /** Time has moved on: forgets rows whose timeout ran out, a piece of the table at a time. */
+  /** Forgets rows whose timeout ran out, a few places of the table with each event, so that no event pays for a whole pass. */
   #sweep(sec: number): void {
-    const places = this.table.places
-    for (let n = Math.min(SWEEP_PLACES, places); n > 0; n--) {
-      if (this.#sweepAt >= places) this.#sweepAt = 0
+    for (let n = 0; n < SWEEP_PLACES; n++) {
+      if (this.#sweepAt >= this.table.places) this.#sweepAt = 0
       const ref = this.table.at(this.#sweepAt++)
       if (ref !== 0 && this.#ranOut(ref, sec)) this.#forget(ref)
     }
@@ -223,6 +238,8 @@ export class FlowTracker {
     if (state >= 0) event.from = FROM_NULL
     event.ctstate = ctstateOf(event.unreplied, flags)
     this.#nameOf(ref, event, scope, flags)
+    // a row without an answer is `new` in -o save, the form that shows the bit
+    if (event.expected >= 0) this.#dumpRow()
   }
 
   #onUpdate(event: FlowEvent, scope: number, found: number, hasId: boolean): void {
@@ -231,7 +248,7 @@ export class FlowTracker {
     let ref = found
     if (ref === 0) {
       const state = this.#stateOf(event, -1)
-      ref = this.#insert(event, scope, this.#startFlags(event))
+      ref = this.#insert(event, scope, this.#startFlags(event, scope))
       this.#begin(ref, event)
       this.#setState(ref, event, state, timeKnown)
       event.state = state
@@ -260,10 +277,11 @@ export class FlowTracker {
     event.idle = -1
     if (ref === 0) {
       event.state = this.#stateOf(event, -1)
-      const flags = this.#startFlags(event)
+      const flags = this.#startFlags(event, scope)
       event.ctstate = ctstateOf(event.unreplied, event.expected === 1 ? FLAG_RELATED : 0)
       this.#end(event, flags & ~FLAGS_BEGIN, 0, 0)
       this.#name(event, scope, this.#lifeOf(event, scope, flags), flags, event.startSec, event.startUsec)
+      if ((flags & FLAG_NAMED_BY_START) !== 0) this.#keepEnded(event)
       return
     }
     const rowsOnly = (table.flags(ref) & FLAG_ROWS_ONLY) !== 0
@@ -275,19 +293,19 @@ export class FlowTracker {
     event.ctstate = ctstateOf(event.unreplied, related)
     this.#end(event, flags, table.beginSec(ref), table.beginUsec(ref))
     this.#nameOf(ref, event, scope, flags)
+    if ((flags & FLAG_NAMED_BY_START) !== 0) this.#keepEnded(event)
     table.remove(ref)
   }
 
   #onEntry(event: FlowEvent, scope: number, found: number, hasId: boolean): void {
     const table = this.table
     let ref = found
-    this.#dumpRows++
     if (ref === 0) {
       // the dump shows which life is there now; only pings in XML are many to a tuple
       const keyless = event.orig.keys === KEYS_NONE && (event.protocol === PROTO_ICMP || event.protocol === PROTO_ICMPV6)
-      if (table.others > 0 && !keyless) this.#displace(table.oldestLife(event))
+      if (table.others > 0 && !keyless) this.#forget(table.oldestLife(event))
       const state = this.#stateOf(event, -1)
-      ref = this.#insert(event, scope, this.#startFlags(event) | FLAG_ROWS_ONLY | (event.expected === 1 ? FLAG_RELATED : 0))
+      ref = this.#insert(event, scope, this.#startFlags(event, scope) | FLAG_ROWS_ONLY | (event.expected === 1 ? FLAG_RELATED : 0))
       this.#begin(ref, event)
       table.setLast(ref, deadlineOf(event), 0, state)
       event.state = state
@@ -310,7 +328,7 @@ export class FlowTracker {
     event.ctstate = ctstateOf(event.unreplied, related)
     this.#nameOf(ref, event, scope, flags)
     this.#dumpKinds.add(dumpKind(table.kind(ref), ref))
-    if (this.#dumpShown >= 0 && this.#dumpRows >= this.#dumpShown) this.dumpEnds()
+    this.#dumpRow()
   }
 
   /** The line's state against the flow's: sets `from` and `after`, and the flow's state. */
@@ -376,10 +394,21 @@ export class FlowTracker {
     return event.timeout < 0 ? END_EXPIRED : END_REMOVED
   }
 
-  #startFlags(event: FlowEvent): number {
+  /** Flags of a life that is not seen from its NEW. It is named by the kernel's start time, unless a life of that name has ended already. */
+  #startFlags(event: FlowEvent, scope: number): number {
     const answered = event.unreplied ? 0 : FLAG_ANSWERED
     if ((event.has & HAS_START) === 0) return answered
-    return answered | FLAG_NAMED_BY_START | ((event.has & HAS_NANOSECONDS) !== 0 ? FLAG_BEGIN_NANOSECONDS : FLAG_BEGIN_START)
+    const begin = answered | ((event.has & HAS_NANOSECONDS) !== 0 ? FLAG_BEGIN_NANOSECONDS : FLAG_BEGIN_START)
+    this.#name(event, scope, this.#lifeOf(event, scope, FLAG_NAMED_BY_START), FLAG_NAMED_BY_START, event.startSec, event.startUsec)
+    const at = (event.flowLow & (ENDED_NAMES - 1)) * 2
+    return this.#ended !== null && this.#ended[at] === event.flowHigh && this.#ended[at + 1] === event.flowLow ? begin : begin | FLAG_NAMED_BY_START
+  }
+
+  #keepEnded(event: FlowEvent): void {
+    this.#ended ??= new Int32Array(ENDED_NAMES * 2)
+    const at = (event.flowLow & (ENDED_NAMES - 1)) * 2
+    this.#ended[at] = event.flowHigh
+    this.#ended[at + 1] = event.flowLow
   }
 
   #begin(ref: number, event: FlowEvent): void {
@@ -399,7 +428,7 @@ export class FlowTracker {
 
   #insert(event: FlowEvent, scope: number, flags: number): number {
     const table = this.table
-    if (table.others >= LIVES_MAX) this.#displace(table.oldestLife(event))
+    if (table.others >= LIVES_MAX) this.#displace(table.oldestLife(event), event)
     if (table.size >= table.limit) this.#makeRoom(event)
     const hasId = (event.has & HAS_ID) !== 0
     if (!hasId) event.id = 0
@@ -421,14 +450,14 @@ export class FlowTracker {
         victim = ref
       }
     }
-    this.#displace(victim)
-    if (this.#limitCount++ === 0) this.#limitFrom = { sec: event.sec, usec: event.usec }
-    this.#limitTo = { sec: event.sec, usec: event.usec }
+    this.#displace(victim, event)
   }
 
-  #displace(ref: number): void {
+  #displace(ref: number, event: FlowEvent): void {
     this.table.remove(ref)
     this.displaced++
+    if (this.#limitCount++ === 0) this.#limitFrom = { sec: event.sec, usec: event.usec }
+    this.#limitTo = { sec: event.sec, usec: event.usec }
   }
 
   #forget(ref: number): void {
