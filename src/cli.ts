@@ -80,6 +80,7 @@ export function parseArguments(args: readonly string[], version: string, hostnam
   const program = new Command('conntrail')
     .description('Reads conntrack events and table rows from standard input and writes NDJSON to standard output.')
     .version(version)
+    .enablePositionalOptions()
     .exitOverride()
     .addHelpText('after', examples)
     .allowExcessArguments(false)
@@ -91,6 +92,8 @@ export function parseArguments(args: readonly string[], version: string, hostnam
   const run = program.command('run').description('The same with any outputs; records carry host, input and rid.').exitOverride().allowExcessArguments(false)
   addFlags(run, [...ofRun, ...common])
   run.action((options: Record<string, unknown>) => {
+    const early = Object.keys(program.opts()).find((name) => program.getOptionValueSource(name) === 'cli')
+    if (early !== undefined) program.error(`error: options of run go behind it: conntrail run --${early.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} ...`)
     settings = check('run', options, hostname)
   })
   try {
@@ -162,13 +165,15 @@ function collectOutputs(value: string, previous: readonly string[]): readonly st
 
 const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
-/** Seconds since the epoch. */
+/** Microseconds since the epoch. */
 function parseTime(value: string): number {
   const relative = /^-(\d+(?:\.\d+)?)([smhd])$/.exec(value)
-  if (relative !== null) return Date.now() / 1000 - Number(relative[1]) * unitSeconds[relative[2]!]!
-  const at = Date.parse(value) / 1000
-  if (!/^\d{4}-/.test(value) || Number.isNaN(at)) throw new InvalidArgumentError('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h.')
-  return at
+  if (relative !== null) return (Date.now() / 1000 - Number(relative[1]) * unitSeconds[relative[2]!]!) * 1e6
+  // Date knows milliseconds only
+  const parts = /^(\d{4}-[^.]*?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?$/.exec(value)
+  const whole = parts === null ? NaN : Date.parse(`${parts[1]!}${parts[3] ?? ''}`)
+  if (Number.isNaN(whole)) throw new InvalidArgumentError('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h.')
+  return whole * 1000 + Number((parts![2] ?? '').padEnd(6, '0').slice(0, 6))
 }
 
 function parseZone(value: string): LocalClock {

@@ -18,7 +18,7 @@ export class Frame {
   readonly at = BATCH_AT
   end = BATCH_AT
   /** bytes of the stream before `page[at]` */
-  offset = 0
+  offset: number
   /** an over-long line that ended in the last piece, for one batch */
   longLine: LongLine | null = null
   /** where in `page` what follows the whole lines ends */
@@ -26,6 +26,10 @@ export class Frame {
   #carry = new Uint8Array(1 << 16)
   #carried = 0
   #skipped: { text: Uint8Array; bytes: number } | null = null
+
+  constructor(offset: number) {
+    this.offset = offset
+  }
 
   /** Lays the next piece. Its bytes may be overwritten afterwards. */
   lay(piece: Uint8Array): void {

@@ -18,6 +18,7 @@ export const protocolNames: Readonly<Record<number, string>> = {
 
 export const PROTO_ICMP = 1
 export const PROTO_TCP = 6
+export const PROTO_UDP = 17
 export const PROTO_DCCP = 33
 export const PROTO_GRE = 47
 export const PROTO_ICMPV6 = 58

@@ -23,7 +23,7 @@ async function main(): Promise<number> {
     stdinIsTerminal,
     stdoutIsTerminal: isatty(1),
     printError: (text) => process.stderr.write(text),
-    onStop: (stop) => {
+    onStop: ({ stop, giveUp }) => {
       let asked = false
       for (const signal of ['SIGINT', 'SIGTERM'] as const) {
         process.on(signal, () => {
@@ -31,7 +31,7 @@ async function main(): Promise<number> {
           asked = true
           stop()
           setTimeout(() => {
-            void log.error(`stopped with output unwritten: nothing was taken for ${STOP_GRACE_MS / 1000} s`).then(() => process.exit(FAILED))
+            void giveUp(`stopped with output unwritten: nothing was taken for ${STOP_GRACE_MS / 1000} s`).then((status) => process.exit(status))
           }, STOP_GRACE_MS).unref()
         })
       }

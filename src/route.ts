@@ -9,7 +9,7 @@ export const defaultTypes: readonly RecordType[] = ['flow', 'expect', 'kernel', 
 export interface RouteOptions {
   readonly emit: readonly RecordType[]
   readonly transitionsOnly: boolean
-  /** seconds since the epoch; -Infinity, Infinity: no bound */
+  /** microseconds since the epoch; -Infinity, Infinity: no bound */
   readonly since: number
   readonly until: number
   readonly where: readonly Condition[]
@@ -47,7 +47,7 @@ export class Route {
   }
 
   #inWindow(time: { readonly sec: number; readonly usec: number }): boolean {
-    const at = time.sec + time.usec / 1e6
+    const at = time.sec * 1e6 + time.usec
     return at >= this.#options.since && at < this.#options.until
   }
 }
@@ -55,8 +55,8 @@ export class Route {
 type Address = readonly [number, number, number, number]
 
 /** What each key of an expression is compared with; the value is checked when the expression is read. */
-const keys: Readonly<Record<string, (value: string) => (event: FlowEvent) => boolean>> = {
-  event: (value) => named('event', eventNames, value, (event) => event.event),
+const keys: Readonly<Record<string, (value: string, key: string) => (event: FlowEvent) => boolean>> = {
+  event: (value, key) => named(key, eventNames, value, (event) => event.event),
   family: (value) => {
     if (value !== 'ipv4' && value !== 'ipv6') throw new ConditionError('family', value, 'ipv4 or ipv6')
     return (event) => event.family === (value === 'ipv4' ? 4 : 6)
@@ -66,19 +66,19 @@ const keys: Readonly<Record<string, (value: string) => (event: FlowEvent) => boo
     if (!Number.isInteger(number) || number < 0 || number > 255) throw new ConditionError('protocol', value, 'a name such as tcp, or a number up to 255')
     return (event) => event.protocol === number
   },
-  state: (value) => namedStates(value, (event) => event.state),
-  ctstate: (value) => named('ctstate', ctstateNames, value, (event) => event.ctstate),
-  from: (value) => namedStates(value, (event) => event.from),
-  to: (value) => namedStates(value, (event) => (event.from === FROM_NONE ? -1 : event.state)),
-  reason: (value) => named('reason', endReasons, value, (event) => (event.event === DESTROY ? event.reason : -1)),
-  src: (value) => network(value, (e) => [[e.orig.s0, e.orig.s1, e.orig.s2, e.orig.s3]]),
-  dst: (value) => network(value, (e) => [[e.orig.d0, e.orig.d1, e.orig.d2, e.orig.d3]]),
-  address: (value) => network(value, (e) => [e.orig, e.reply].flatMap((t): Address[] => [[t.s0, t.s1, t.s2, t.s3], [t.d0, t.d1, t.d2, t.d3]])),
-  sport: (value) => port(value, (event) => [event.orig.k1]),
-  dport: (value) => port(value, (event) => [event.orig.k2]),
-  port: (value) => port(value, ({ orig, reply }) => [orig.k1, orig.k2, reply.k1, reply.k2]),
-  zone: (value) => whole('zone', value, 0xffff, (event) => (event.zone === 0 ? event.orig.zone : event.zone)),
-  netns: (value) => whole('netns', value, 0xffffffff, (event) => event.netns),
+  state: (value, key) => namedStates(key, value, (event) => event.state),
+  ctstate: (value, key) => named(key, ctstateNames, value, (event) => event.ctstate),
+  from: (value, key) => namedStates(key, value, (event) => event.from),
+  to: (value, key) => namedStates(key, value, (event) => (event.from === FROM_NONE ? -1 : event.state)),
+  reason: (value, key) => named(key, endReasons, value, (event) => (event.event === DESTROY ? event.reason : -1)),
+  src: (value, key) => network(key, value, (e) => [[e.orig.s0, e.orig.s1, e.orig.s2, e.orig.s3]]),
+  dst: (value, key) => network(key, value, (e) => [[e.orig.d0, e.orig.d1, e.orig.d2, e.orig.d3]]),
+  address: (value, key) => network(key, value, (e) => [e.orig, e.reply].flatMap((t): Address[] => [[t.s0, t.s1, t.s2, t.s3], [t.d0, t.d1, t.d2, t.d3]])),
+  sport: (value, key) => port(key, value, (event) => [event.orig.k1]),
+  dport: (value, key) => port(key, value, (event) => [event.orig.k2]),
+  port: (value, key) => port(key, value, ({ orig, reply }) => [orig.k1, orig.k2, reply.k1, reply.k2]),
+  zone: (value, key) => whole(key, value, 0xffff, (event) => (event.zone === 0 ? event.orig.zone : event.zone)),
+  netns: (value, key) => whole(key, value, 0xffffffff, (event) => event.netns),
 }
 
 export class ConditionError extends Error {
@@ -104,7 +104,7 @@ export function parseCondition(text: string): Condition {
     }
     const make = keys[key]
     if (make === undefined) throw new ConditionError(key, values.join(','), `one of the keys type, ${Object.keys(keys).join(', ')}`)
-    const alternatives = values.map(make)
+    const alternatives = values.map((value) => make(value, key))
     tests.push((event) => alternatives.some((test) => test(event)))
   }
   return { types, flow: tests.length === 0 ? null : (event) => tests.every((test) => test(event)) }
@@ -117,14 +117,14 @@ function named(key: string, names: readonly string[], value: string, of: (event:
 }
 
 /** A word such as NONE or ESTABLISHED is a state of several protocols. */
-function namedStates(value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {
-  if (!states.includes(value)) throw new ConditionError('state', value, 'a state such as ESTABLISHED or TIME_WAIT')
+function namedStates(key: string, value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {
+  if (!states.includes(value)) throw new ConditionError(key, value, 'a state such as ESTABLISHED or TIME_WAIT')
   return (event) => states[of(event)] === value
 }
 
-function port(value: string, of: (event: FlowEvent) => readonly number[]): (event: FlowEvent) => boolean {
+function port(key: string, value: string, of: (event: FlowEvent) => readonly number[]): (event: FlowEvent) => boolean {
   const [from, to = from] = value.split('-').map(Number)
-  if (!(from! >= 0 && to! <= 0xffff && from! <= to!)) throw new ConditionError('port', value, 'a port, or two joined by -, up to 65535')
+  if (!(from! >= 0 && to! <= 0xffff && from! <= to!)) throw new ConditionError(key, value, 'a port, or two joined by -, up to 65535')
   return (event) => event.orig.keys === KEYS_PORTS && of(event).some((number) => number >= from! && number <= to!)
 }
 
@@ -134,11 +134,11 @@ function whole(key: string, value: string, max: number, of: (event: FlowEvent) =
   return (event) => of(event) === number
 }
 
-function network(value: string, of: (event: FlowEvent) => readonly Address[]): (event: FlowEvent) => boolean {
+function network(key: string, value: string, of: (event: FlowEvent) => readonly Address[]): (event: FlowEvent) => boolean {
   const [text, length] = value.split('/') as [string, string | undefined]
   const address = parseAddress(text)
   const bits = length === undefined ? (address?.family === 6 ? 128 : 32) : /^\d+$/.test(length) ? Number(length) : NaN
-  if (address === null || !(bits <= (address.family === 6 ? 128 : 32))) throw new ConditionError('address', value, 'an address or network such as 10.0.0.0/8 or fd00::/8')
+  if (address === null || !(bits <= (address.family === 6 ? 128 : 32))) throw new ConditionError(key, value, 'an address or network such as 10.0.0.0/8 or fd00::/8')
   const prefix = address.family === 6 ? bits : bits + 96
   return (event) => event.family === address.family && of(event).some((words) => words.every((part, i) => ((part ^ address.words[i]!) & maskWord(prefix - i * 32)) === 0))
 }

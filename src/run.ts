@@ -46,14 +46,14 @@ export interface RunParts {
 export interface RunResult {
   /** records written to each output */
   readonly written: Readonly<Record<string, number>>
-  /** a reader has gone away */
-  readonly readerGone: boolean
+  /** what the input or an output failed with for good, as a sentence; '' when nothing did */
+  readonly failure: string
 }
 
 export class Run {
   readonly #parts: RunParts
   readonly #event: Event = new FlowEvent()
-  readonly #frame = new Frame()
+  readonly #frame: Frame
   readonly #pages = new Pages()
   readonly #queues: OutputQueue[]
   #lineAt = 0
@@ -65,6 +65,7 @@ export class Run {
 
   constructor(parts: RunParts) {
     this.#parts = parts
+    this.#frame = new Frame(parts.input.offset)
     this.#queues = parts.outputs.map(
       (output) =>
         new OutputQueue(output, (printed, gone) => {
@@ -74,8 +75,28 @@ export class Run {
     )
   }
 
-  /** Until the input is at its end, or a reader has gone away, and all of it is written. Throws what an input or output failed with. */
+  /** Until the input is at its end, or a reader has gone away, and all of it is written. */
   async toEnd(): Promise<RunResult> {
+    let failure = ''
+    try {
+      await this.#readAll()
+    } catch (error) {
+      failure = `standard input failed: ${error instanceof Error ? error.message : String(error)}`
+      this.#flush()
+    }
+    await Promise.all(this.#queues.map((queue) => queue.drained()))
+    return {
+      written: this.written,
+      failure: this.#queues.find((queue) => queue.failure !== '')?.failure ?? failure,
+    }
+  }
+
+  /** Records written so far, by output. */
+  get written(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#queues.map((queue) => [queue.output.name, queue.written]))
+  }
+
+  async #readAll(): Promise<void> {
     const { input, tally } = this.#parts
     const frame = this.#frame
     input.onIdle = () => this.#flush()
@@ -106,16 +127,6 @@ export class Run {
       this.#flush()
       if (this.#overdue) await this.#room().then(() => this.#flush())
     }
-    await Promise.all(this.#queues.map((queue) => queue.drained()))
-    return {
-      written: Object.fromEntries(this.#queues.map((queue) => [queue.output.name, queue.written])),
-      readerGone: this.#isGone,
-    }
-  }
-
-  /** Bytes that no output has taken yet. */
-  get pending(): number {
-    return this.#queues.reduce((sum, queue) => sum + queue.pending, 0)
   }
 
   get #isGone(): boolean {
@@ -386,9 +397,8 @@ function cut(from: number, to: number): Uint8Array {
 class OutputQueue {
   readonly output: Output
   isGone = false
+  failure = ''
   written = 0
-  pending = 0
-  #error: unknown = null
   readonly #release: (page: PrintedPage, gone: boolean) => void
   #last: Promise<void> = Promise.resolve()
 
@@ -398,7 +408,6 @@ class OutputQueue {
   }
 
   add(printed: PrintedPage, recordsSoFar: number): void {
-    this.pending += printed.to - printed.from
     this.#last = this.#last.then(async () => {
       try {
         if (!this.isGone) {
@@ -406,24 +415,16 @@ class OutputQueue {
           else this.isGone = true
         }
       } catch (error) {
-        this.#error = error
+        const { name } = this.output
+        this.failure = `output ${name === '-' ? 'to standard output' : name} failed: ${error instanceof Error ? error.message : String(error)}`
         this.isGone = true
       } finally {
-        this.pending -= printed.to - printed.from
         this.#release(printed, this.isGone)
       }
     })
   }
 
-  async drained(): Promise<void> {
-    await this.#last
-    if (this.#error !== null) throw new OutputError(this.output.name, this.#error)
-  }
-}
-
-/** An output that failed for good. */
-export class OutputError extends Error {
-  constructor(name: string, cause: unknown) {
-    super(`output ${name === '-' ? 'to standard output' : name} failed: ${cause instanceof Error ? cause.message : String(cause)}`)
+  drained(): Promise<void> {
+    return this.#last
   }
 }

@@ -51,6 +51,8 @@ export interface Input {
   /** what record ids of this input begin with; `ridByOffset` says whether the byte offset follows, or a counter */
   readonly ridPrefix: string
   readonly ridByOffset: boolean
+  /** byte offset of the first byte that is read */
+  readonly offset: number
   /** called when a busy input finds nothing to read for now */
   onIdle: () => void
   /** Bytes in `chunk`, 0 at the end. Throws what opening or reading met. */

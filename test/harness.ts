@@ -89,6 +89,7 @@ function memoryInput(pieces: readonly Uint8Array[]): Input {
     isBusy: true,
     ridPrefix: 'r',
     ridByOffset: true,
+    offset: 0,
     onIdle: () => {},
     get chunk() {
       return chunk

@@ -305,7 +305,7 @@ function parseText(text: string, event: Event, at: Moment, zone: string): FlowLi
   const { body, by } = splitUserspace(text)
   // Names of labels may hold blanks, so they reach to the end.
   const labelled = /^(.*?)[ \t]labels(?:=(.*))?$/s.exec(body)
-  const labels = labelled === null ? undefined : (labelled[2] ?? '').split(',').filter((name) => name !== '')
+  const labels = labelled === null ? undefined : (labelled[2] ?? '') === '' ? [] : labelled[2]!.split(',')
   const words = new Words((labelled?.[1] ?? body).match(/\[(?:start|stop)=[^\]]*\]|[^ \t]+/g) ?? [])
 
   let declared: Family | undefined
@@ -844,6 +844,8 @@ function between(from: bigint, to: bigint): bigint {
 interface Life {
   readonly label: string
   readonly number: number
+  /** By what the kernel's start time names it. */
+  readonly byStart: string | undefined
   readonly line: FlowLine
   id: number | undefined
   state: string | undefined
@@ -857,7 +859,7 @@ interface Life {
   roughStart: bigint | undefined
   unreplied: boolean
   related: boolean
-  /** A line showed whether it was expected. */
+  /** Its `new` showed whether it was expected. */
   bitSeen: boolean
   /** Known from rows alone: the kernel will not tell when it ends. */
   rowsOnly: boolean
@@ -886,6 +888,7 @@ class Tracker {
   private oldKernel = false
   private count = 0
   private readonly labels = new Map<string, string>()
+  private readonly ended = new Set<string>()
   /** The latest time of any flow's line: rows run out by it. */
   private now = 0n
   private dump = 1
@@ -901,16 +904,28 @@ class Tracker {
     return rowsOnly && deadline !== undefined && deadline < this.now / SECOND
   }
 
-  /** The tool's closing sum may come before its last rows. */
+  /** The tool's closing sum may come before its last rows, by what one buffer of 4,096 bytes holds. */
   dumpShown(rows: number): void {
-    this.dumpWanted = rows
-    if (this.dumpRows >= rows) this.dumpEnds()
+    const missing = rows - this.dumpRows
+    if (missing > 0 && missing <= 128) this.dumpWanted = rows
+    else this.dumpOver(missing === 0)
   }
 
-  /** Flows known from rows alone that a later dump of their kind does not show are gone. */
   dumpEnds(): void {
-    for (const [key, lives] of this.table) {
-      this.table.set(key, lives.filter((life) => !life.rowsOnly || life.dump === this.dump || !this.dumpKinds.has(kindOf(life.line))))
+    this.dumpOver(true)
+  }
+
+  private dumpRow(): void {
+    this.dumpRows += 1
+    if (this.dumpRows === this.dumpWanted) this.dumpOver(true)
+  }
+
+  /** Flows known from rows alone that a later whole dump of their kind does not show are gone. */
+  private dumpOver(whole: boolean): void {
+    if (whole) {
+      for (const [key, lives] of this.table) {
+        this.table.set(key, lives.filter((life) => !life.rowsOnly || life.dump === this.dump || !this.dumpKinds.has(kindOf(life.line))))
+      }
     }
     this.dump += 1
     this.dumpRows = 0
@@ -940,7 +955,7 @@ class Tracker {
     life.unreplied = line.unreplied
     if (line.exactStart) life.exactStart = line.start
     else life.roughStart = line.start ?? life.roughStart
-    life.bitSeen ||= line.expected !== undefined
+    life.bitSeen ||= line.event === 'new' && line.expected !== undefined
     if (line.expected !== undefined) life.related = line.expected
     else if (line.event === 'new' && this.expected(life)) life.related = true
 
@@ -949,9 +964,10 @@ class Tracker {
       life.dump = this.dump
       if (life.rowsOnly) life.deadline = optional(line.timeout, (timeout) => line.at.us / SECOND + BigInt(timeout))
       this.dumpKinds.add(kindOf(line))
-      this.dumpRows += 1
-      if (this.dumpWanted !== undefined && this.dumpRows >= this.dumpWanted) this.dumpEnds()
     }
+    // A row without an answer is `new` in -o save, the form that shows the bit.
+    if (line.event === 'entry' || (line.event === 'new' && line.expected !== undefined)) this.dumpRow()
+    if (line.event === 'destroy' && life.byStart !== undefined) this.ended.add(life.byStart)
 
     const state = this.stateOf(line, life)
     const transition = change(line, life, found !== undefined, state)
@@ -1026,11 +1042,12 @@ class Tracker {
   private begin(line: FlowLine): Life {
     this.count += 1
     // The kernel's own time names a life, so that it is the same again after a restart.
-    const byStart = line.event === 'new' || line.start === undefined ? undefined : `${flowKey(line)} ${line.id} ${line.start}`
+    const name = `${flowKey(line)} ${line.id} ${line.start}`
+    const byStart = line.event === 'new' || line.start === undefined || this.ended.has(name) ? undefined : name
     const label = (byStart === undefined ? undefined : this.labels.get(byStart)) ?? `life-${this.count}`
     if (byStart !== undefined) this.labels.set(byStart, label)
     return {
-      label, number: this.count, line, id: line.id, state: undefined, changed: undefined, stateAt: undefined,
+      label, number: this.count, byStart, line, id: line.id, state: undefined, changed: undefined, stateAt: undefined,
       began: line.event === 'new' ? line.at : undefined,
       exactStart: undefined, roughStart: undefined, unreplied: line.unreplied, related: false, bitSeen: false, rowsOnly: false, deadline: undefined, dump: 0,
     }

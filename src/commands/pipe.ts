@@ -2,13 +2,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { Settings } from '../cli.js'
 import { FlowTracker } from '../detectors/flows/tracker.js'
+import { isNowhere } from '../inputs/descriptor.js'
 import { openStdin } from '../inputs/stdin.js'
 import type { Log } from '../log.js'
 import { lineFormats, outputKinds, TEXT_FORMAT } from '../parts.js'
 import { NdjsonPrinter } from '../printers/ndjson.js'
 import { summary } from '../printers/summary.js'
 import { Route } from '../route.js'
-import { OutputError, Run } from '../run.js'
+import { Run } from '../run.js'
 import type { Input, Output } from '../stage.js'
 import { Tally } from '../tally.js'
 
@@ -22,12 +23,28 @@ export interface Terminal {
   readonly stdinIsTerminal: boolean
   readonly stdoutIsTerminal: boolean
   readonly printError: (text: string) => void
-  /** Hands over what to do when asked to stop. */
-  readonly onStop: (stop: () => void) => void
+  /** Hands over what to do when asked to stop, and when that takes too long: it gives the exit status. */
+  readonly onStop: (stopping: { readonly stop: () => void; readonly giveUp: (message: string) => Promise<number> }) => void
 }
 
 /** Runs to the end and gives the exit status. */
 export async function pipe(settings: Settings, log: Log, terminal: Terminal): Promise<number> {
+  const tally = new Tally()
+  const tracker = new FlowTracker({ flowsMax: settings.flowsMax, seed: randomBytes(4).readInt32LE() })
+  /** The line of sums is written however the run ends. */
+  const done = async (status: number, written: Readonly<Record<string, number>>): Promise<number> => {
+    const { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps } = tally
+    const counted = { live: tracker.table.size, forgotten: tracker.forgotten, displaced: tracker.displaced }
+    await log.done({
+      ...{ lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps },
+      written: Object.values(written).reduce((sum, n) => sum + n, 0),
+      outputs: written,
+      tracker: counted,
+    })
+    if (settings.summary) terminal.printError(summary(tally, counted))
+    return status
+  }
+
   const outputs: Output[] = []
   for (const text of settings.outputs) {
     const kind = outputKinds.find((each) => each.fits(text))!
@@ -35,20 +52,19 @@ export async function pipe(settings: Settings, log: Log, terminal: Terminal): Pr
       outputs.push(kind.open(text, terminal.stdoutIsTerminal))
     } catch (error) {
       await log.error(`output ${text} cannot be opened: ${messageOf(error)}`)
-      return FAILED
+      return done(FAILED, {})
     }
   }
+  if (isNowhere(0)) await log.warn('standard input is closed or /dev/null: there is nothing to read')
+  if (settings.outputs.includes('-') && isNowhere(1)) await log.warn('standard output is closed or /dev/null: the records go nowhere')
   let input: Input
   try {
     input = openStdin(terminal.stdinIsTerminal, { random: randomBytes(4).toString('hex'), hash: shortHash })
   } catch (error) {
     await log.error(`standard input cannot be read: ${messageOf(error)}`)
-    return NOT_THERE
+    return done(NOT_THERE, {})
   }
-  terminal.onStop(() => input.stop())
 
-  const tally = new Tally()
-  const tracker = new FlowTracker({ flowsMax: settings.flowsMax, seed: randomBytes(4).readInt32LE() })
   const run = new Run({
     input,
     outputs,
@@ -67,26 +83,18 @@ export async function pipe(settings: Settings, log: Log, terminal: Terminal): Pr
     formats: lineFormats.filter((format) => settings.format === null || settings.format === format.name),
     diagnose: (message) => void log.warn(message),
   })
-  let status = DONE
-  let written: Readonly<Record<string, number>> = {}
-  try {
-    ;({ written } = await run.toEnd())
-  } catch (error) {
-    await log.error(error instanceof OutputError ? error.message : `standard input failed: ${messageOf(error)}`)
-    status = FAILED
-  }
+  terminal.onStop({
+    stop: () => input.stop(),
+    giveUp: async (message) => {
+      await log.error(message)
+      return done(FAILED, run.written)
+    },
+  })
+  const { written, failure } = await run.toEnd()
+  if (failure !== '') await log.error(failure)
   input.close()
   await Promise.all(outputs.map((output) => output.close()))
-  const { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps } = tally
-  const counted = { live: tracker.table.size, forgotten: tracker.forgotten, displaced: tracker.displaced }
-  await log.done({
-    ...{ lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps },
-    written: Object.values(written).reduce((sum, n) => sum + n, 0),
-    outputs: written,
-    tracker: counted,
-  })
-  if (settings.summary) terminal.printError(summary(tally, counted))
-  return status
+  return done(failure === '' ? DONE : FAILED, written)
 }
 
 function shortHash(text: string): string {

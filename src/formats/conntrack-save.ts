@@ -2,11 +2,11 @@
  * `conntrack -o save`: each record as the options that would make it. No time, id, mark or counters; status bits in words.
  * Grammar: conntrack-tools src/conntrack.c (-o save, since 1.4.7), extensions/libct_proto_*.c.
  */
-import { type FlowEvent, type Tuple, DESTROY, ENTRY, HAS_SECMARK, HAS_ZONE, KEYS_GRE, KEYS_ICMP, KEYS_PORTS, NEW, page, TIME_RECEIVED, UPDATE } from '../event.js'
-import { protocolNames, RECORD_LINE_BYTES_MAX } from '../kernel.js'
+import { type FlowEvent, type Tuple, DESTROY, ENTRY, HAS_SECMARK, HAS_ZONE, KEYS_GRE, KEYS_ICMP, KEYS_NONE, KEYS_PORTS, NEW, page, TIME_RECEIVED, UPDATE } from '../event.js'
+import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, protocolNames, RECORD_LINE_BYTES_MAX } from '../kernel.js'
 import { FLOW, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
-import { clearTuple, setAddress, setTupleKey } from './fill.js'
+import { clearTuple, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
 import { got, isAt, isLineEnd, latin1, readAddress, readNumber, skipSpaces, SPACE, toScratch } from './scan.js'
 import { stateNumber } from './state-words.js'
 
@@ -135,6 +135,12 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
   if (event.protocol === 0 && family === 0) return reject(context, 'no protocol')
   if (event.orig.srcLen === 0 || event.orig.dstLen === 0) return reject(context, 'no original tuple')
   if (event.reply.srcLen === 0 || event.reply.dstLen === 0) return reject(context, 'no reply tuple')
+  const icmp = event.protocol === PROTO_ICMP || event.protocol === PROTO_ICMPV6
+  const needsKeys = icmp || event.protocol === PROTO_TCP || event.protocol === PROTO_UDP
+  const sameKeys = event.reply.keys === (icmp ? KEYS_NONE : event.orig.keys)
+  if (!hasWholeKeys(event.orig) || !hasWholeKeys(event.reply) || !sameKeys || (needsKeys && event.orig.keys !== (icmp ? KEYS_ICMP : KEYS_PORTS))) {
+    return reject(context, 'ports, keys or ICMP type missing')
+  }
   // what the tool prints for a state that it has no word for (SCTP's HEARTBEAT_SENT in 1.4.7)
   if (stateText !== '' && stateText !== '(null)') {
     event.state = stateNumber(stateText, event.protocol)

@@ -42,6 +42,9 @@ import { readState, stateWord } from './state-words.js'
 const bytes = page
 const view = pageView
 
+/** RFC 3339 ends there. */
+const YEAR_9999_END = 253_402_300_799
+
 /** What `parseText` says instead of the offset of the next line. */
 export const NOT_OURS = 0
 export const REJECTED = -1
@@ -81,6 +84,7 @@ const DEST = word('[DES')
 const FOUR_SPACES = word('    ')
 const TCP_ = word('tcp ')
 const UDP_ = word('udp ')
+const UNKN = word('unkn')
 const IPV4 = word('ipv4')
 const IPV6 = word('ipv6')
 const ID_EQUALS = 0x3d6469 // three bytes
@@ -107,6 +111,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
   if (bytes[p] === 91 /* [ */ && (bytes[p + 1] - 48) >>> 0 <= 9) {
     p = readStamp(p, event)
     if (p < 0) return NOT_OURS
+    if (event.sec > YEAR_9999_END) return reject(context, 'a time stamp beyond the year 9999')
     ours = true
   }
   if (view.getInt32(p, true) === FOUR_SPACES) p += 4
@@ -174,6 +179,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     p = behind
   }
   event.protocol = protocol
+  const named = layer4 !== UNKN
 
   // timeout and state, both optional
   event.timeout = -1
@@ -230,6 +236,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
   p = readTuple(p, reply, orig, protocol)
   if (p < 0) return reject(context, 'no reply tuple')
   if (got.family !== family) return reject(context, 'the two tuples are of different families')
+  if (reply.keys !== orig.keys || (named && orig.keys === KEYS_NONE)) return reject(context, 'ports, keys or ICMP type missing')
   p = readBetween(p, event, reply, 'reply')
   if (p < 0) return reject(context, 'broken field behind the reply tuple')
 

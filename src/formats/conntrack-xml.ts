@@ -26,10 +26,10 @@ import {
   TIME_RECEIVED,
   UPDATE,
 } from '../event.js'
-import { RECORD_LINE_BYTES_MAX, statesOf, tcpStates } from '../kernel.js'
+import { PROTO_TCP, PROTO_UDP, RECORD_LINE_BYTES_MAX, statesOf, tcpStates } from '../kernel.js'
 import { FLOW, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
-import { clearTuple, setAddress, setTupleKey } from './fill.js'
+import { clearTuple, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
 import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipSpaces, toScratch } from './scan.js'
 
 const eventOf: Readonly<Record<string, number>> = { new: NEW, update: UPDATE, destroy: DESTROY }
@@ -107,6 +107,10 @@ class FlowElement {
     if (failed !== '') return reject(this.#context, failed)
     if (event.orig.srcLen === 0 || event.orig.dstLen === 0) return reject(this.#context, 'no original tuple')
     if (event.reply.srcLen === 0 || event.reply.dstLen === 0) return reject(this.#context, 'no reply tuple')
+    const needsKeys = event.protocol === PROTO_TCP || event.protocol === PROTO_UDP
+    if (!hasWholeKeys(event.orig) || !hasWholeKeys(event.reply) || event.orig.keys !== event.reply.keys || (needsKeys && event.orig.keys !== KEYS_PORTS)) {
+      return reject(this.#context, 'ports or keys missing')
+    }
     event.family = this.#family
     return this.#finish()
   }

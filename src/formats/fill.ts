@@ -1,5 +1,5 @@
 /** Setting a tuple's parts one by one, for the forms that name each. */
-import { type Tuple, KEYS_NONE } from '../event.js'
+import { type Tuple, KEYS_ICMP, KEYS_NONE } from '../event.js'
 import { got } from './scan.js'
 
 export function clearTuple(tuple: Tuple): void {
@@ -9,6 +9,9 @@ export function clearTuple(tuple: Tuple): void {
   tuple.k1 = 0
   tuple.k2 = 0
   tuple.k3 = 0
+  tuple.k1Len = 0
+  tuple.k2Len = 0
+  tuple.k3Len = 0
   tuple.zone = 0
   tuple.packetsLen = 0
   tuple.bytesLen = 0
@@ -47,4 +50,10 @@ export function setTupleKey(tuple: Tuple, key: 1 | 2 | 3, value: number, at: num
     tuple.k3At = at
     tuple.k3Len = length
   }
+}
+
+/** Has the tuple all keys of its kind, or none? */
+export function hasWholeKeys(tuple: Tuple): boolean {
+  if (tuple.keys === KEYS_NONE) return true
+  return tuple.k1Len !== 0 && tuple.k2Len !== 0 && (tuple.keys !== KEYS_ICMP || tuple.k3Len !== 0)
 }

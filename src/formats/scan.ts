@@ -137,7 +137,7 @@ export function readAddress(at: number): number {
     const c = bytes[p]
     const digit = c - 48
     if (digit >>> 0 <= 9) {
-      if (digits !== 0 && part === 0) return readAddress6(at)
+      if (digits !== 0 && part === 0) return dots === 0 ? readAddress6(at) : -1
       part = part * 10 + digit
       digits++
     } else if (c === 46) {
@@ -188,7 +188,7 @@ function readAddress6(at: number): number {
       return -1
     }
     if (bytes[p] === 46) {
-      if (count > 6 || (p = readAddress(from)) < 0 || got.family !== 4) return -1
+      if (count > 6 || (p = readAddress4(from)) < 0) return -1
       groups[count++] = got.w3 >>> 16
       groups[count++] = got.w3 & 0xffff
       canonical = false

@@ -9,6 +9,7 @@ import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import type { Input } from '../stage.js'
+import { positionOf } from './descriptor.js'
 
 const FILE_CHUNK_BYTES = CHUNK_BYTES_MAX
 /** What a pipe holds by default; a read that brings less than a quarter of it means that the writer is not ahead of us. */
@@ -33,6 +34,7 @@ class FileInput implements Input {
   readonly isBusy = true
   readonly ridByOffset = true
   readonly ridPrefix: string
+  readonly offset = positionOf(0)
   onIdle = (): void => {}
   readonly #buffer = new Uint8Array(FILE_CHUNK_BYTES)
   #chunk = this.#buffer.subarray(0, 0)
@@ -83,6 +85,7 @@ class FileInput implements Input {
 abstract class LiveInput implements Input {
   readonly name = '-'
   readonly ridByOffset = false
+  readonly offset = 0
   readonly ridPrefix: string
   onIdle = (): void => {}
   protected current = new Uint8Array(0)
@@ -145,7 +148,9 @@ class PipeInput extends LiveInput {
   readonly #buffer = new Uint8Array(PIPE_CHUNK_BYTES)
   readonly #quietBuffer = new Uint8Array(PIPE_CHUNK_BYTES)
   readonly #socket: Socket
-  #busy = false
+  #busy = true
+  /** A read has found nothing, so there is a writer. Until then it is read at once: of a named pipe whose writer has ended, the event loop would never hear. */
+  #hasWriter = false
   #lastRead = 0
 
   constructor(stat: Stats, random: string) {
@@ -195,11 +200,12 @@ class PipeInput extends LiveInput {
       try {
         const n = readSync(this.#fd, this.#buffer, 0, this.#buffer.length, null)
         if (n === 0) return this.abort()
-        this.#busy = n >= BUSY_BYTES
+        this.#busy = n >= BUSY_BYTES || !this.#hasWriter
         this.give(this.#buffer.subarray(0, n))
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') return this.fail(error as Error)
         this.#busy = false
+        this.#hasWriter = true
         this.onIdle()
         this.#socket.resume()
       }

@@ -37,7 +37,7 @@ async function measure(file, depth) {
   const [{ FlowEvent }, { Frame }, { parseText }, { FlowTracker }, { NdjsonPrinter }, { Pages }, { localClock }] = await Promise.all(
     ['event.js', 'frame.js', 'formats/conntrack-text.js', 'detectors/flows/tracker.js', 'printers/ndjson.js', 'printers/pages.js', 'formats/local-time.js'].map(built));
   const fd = openSync(file, 'r'), buffer = new Uint8Array(1 << 18);
-  const frame = new Frame(), event = new FlowEvent(), pages = new Pages();
+  const frame = new Frame(0), event = new FlowEvent(), pages = new Pages();
   const tracker = new FlowTracker({ flowsMax: 1 << 20, seed: 1 });
   const printer = new NdjsonPrinter({ host: '', input: '', netns: 0, netnsName: '', ridPrefix: null });
   const context = { receivedSec: 0, receivedUsec: 0, localClock: localClock('UTC'), reason: '', extraLines: 0, bodyAt: 0, expect: null, gap: null, diagnostic: '', dumpEnd: false };

@@ -9,8 +9,8 @@ import { FLAG_ANSWERED, FLAG_BEGIN_NEW, FLAG_RELATED, type FlowTable } from './t
 const RECENT = 1024
 /** Expectations kept at most; the kernel's own default is 4 x buckets / 256, 4,096 at the most usual size. The oldest goes. */
 const EXPECTATIONS_MAX = 16_384
-/** Seconds around its destruction in which an expectation still counts. */
-const AROUND_SEC = 1
+/** Microseconds around its destruction in which an expectation still counts. */
+const AROUND_USEC = 1_000_000
 
 interface Expectation {
   readonly family: 4 | 6
@@ -19,7 +19,7 @@ interface Expectation {
   readonly mask: ExpectTuple | null
   readonly permanent: boolean
   readonly deadline: number
-  /** seconds with fraction, or -1 while it lives */
+  /** microseconds since the epoch, or -1 while it lives */
   destroyed: number
   claimed: boolean
 }
@@ -41,7 +41,7 @@ export class Expectations {
 
   /** Does an expectation fit this new flow? A one-shot one is used up by it. */
   claim(event: FlowEvent): boolean {
-    const now = event.sec + event.usec / 1e6
+    const now = event.sec * 1e6 + event.usec
     for (const [key, kept] of this.#kept) {
       if (this.#isOver(kept, now)) {
         this.#kept.delete(key)
@@ -49,7 +49,7 @@ export class Expectations {
         continue
       }
       if ((kept.claimed && !kept.permanent) || kept.protocol !== event.protocol || kept.family !== event.family || !fits(kept, event)) continue
-      if (kept.destroyed >= 0 && Math.abs(now - kept.destroyed) >= AROUND_SEC) continue
+      if (kept.destroyed >= 0 && Math.abs(now - kept.destroyed) >= AROUND_USEC) continue
       kept.claimed = true
       return true
     }
@@ -58,7 +58,7 @@ export class Expectations {
 
   learn(event: ExpectEvent, table: FlowTable): void {
     const key = [event.protocol, event.tuple.words, event.tuple.k1, event.tuple.k2, event.tuple.k3, event.master?.words, event.master?.k1, event.master?.k2].join(' ')
-    const now = event.sec + event.usec / 1e6
+    const now = event.sec * 1e6 + event.usec
     let kept = this.#kept.get(key)
     if (event.event === DESTROY) {
       // one that ran out by itself was never met
@@ -83,7 +83,7 @@ export class Expectations {
       tuple: event.tuple,
       mask: event.mask,
       permanent: event.flags.includes('permanent'),
-      deadline: event.timeout < 0 ? Infinity : now + event.timeout,
+      deadline: event.timeout < 0 ? Infinity : now + event.timeout * 1e6,
       destroyed: -1,
       claimed: false,
     }
@@ -94,7 +94,7 @@ export class Expectations {
   }
 
   #isOver(kept: Expectation, now: number): boolean {
-    return kept.destroyed >= 0 ? now - kept.destroyed >= AROUND_SEC : now > kept.deadline
+    return kept.destroyed >= 0 ? now - kept.destroyed >= AROUND_USEC : now > kept.deadline
   }
 
   #lookBack(kept: Expectation, now: number, table: FlowTable): void {
@@ -104,7 +104,7 @@ export class Expectations {
       if (table.kind(ref) < 0 || table.life(ref) !== this.#recentLife[at]) continue
       const flags = table.flags(ref)
       if ((flags & FLAG_ANSWERED) !== 0 || (table.kind(ref) & 255) !== kept.protocol || (ref & 1) !== (kept.family === 6 ? 1 : 0)) continue
-      if ((flags & FLAG_BEGIN_NEW) !== 0 && Math.abs(now - table.beginSec(ref) - table.beginUsec(ref) / 1e6) >= AROUND_SEC) continue
+      if ((flags & FLAG_BEGIN_NEW) !== 0 && Math.abs(now - table.beginSec(ref) * 1e6 - table.beginUsec(ref)) >= AROUND_USEC) continue
       if ((flags & FLAG_RELATED) !== 0 || !fitsRecord(kept, table, ref)) continue
       table.setFlags(ref, FLAG_RELATED, 0)
       kept.claimed = true

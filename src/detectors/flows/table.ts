@@ -41,7 +41,7 @@ export const FLAG_BEGIN_NANOSECONDS = 64
 export const FLAG_NAMED_BY_START = 128
 /** the time of the last change of state is known */
 export const FLAG_LAST_KNOWN = 256
-/** the flow was seen in the dump that is going on (its parity) */
+/** the dump that is going on has shown the flow */
 export const FLAG_DUMP = 512
 export const FLAGS_BEGIN = FLAG_BEGIN_NEW | FLAG_BEGIN_START | FLAG_BEGIN_NANOSECONDS
 

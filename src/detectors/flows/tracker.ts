@@ -118,8 +118,8 @@ export class FlowTracker {
   #limitFrom = { sec: 0, usec: 0 }
   #limitTo = { sec: 0, usec: 0 }
   /** rows since the last end of a dump, what kinds they were, and how many the tool said there are */
-  #dumpParity = FLAG_DUMP
   #dumpRows = 0
+  #footerRows = -1
   #dumpShown = -1
   readonly #dumpKinds = new Set<number>()
 
@@ -165,6 +165,8 @@ export class FlowTracker {
 
   /** `<n> flow entries have been shown.`: the tool's stderr may come before its last rows, so the count decides where the dump ends. */
   dumpShown(rows: number): void {
+    // in XML the rows' end comes first
+    if (this.#dumpRows === 0 && rows === this.#footerRows) return
     const behind = rows - this.#dumpRows
     if (behind > 0 && behind <= DUMP_ROWS_BEHIND) this.#dumpShown = rows
     else this.#dumpOver(behind === 0)
@@ -172,6 +174,7 @@ export class FlowTracker {
 
   /** The end of a dump in XML. */
   dumpEnds(): void {
+    this.#footerRows = this.#dumpRows
     this.#dumpOver(true)
   }
 
@@ -180,22 +183,23 @@ export class FlowTracker {
    * nothing of at all (it may have been filtered by family or protocol) is left.
    */
   #dumpOver(whole: boolean): void {
-    if (whole && this.#dumpRows > 0 && this.table.rowsOnly > 0) {
+    this.#dumpShown = -1
+    if (this.#dumpRows === 0) return
+    if (this.table.rowsOnly > 0) {
       for (let place = 0; place < this.table.places; place++) {
         const ref = this.table.at(place)
         if (ref === 0) continue
         const flags = this.table.flags(ref)
-        if ((flags & FLAG_ROWS_ONLY) === 0 || (flags & FLAG_DUMP) === this.#dumpParity) continue
-        if (this.#dumpKinds.has(dumpKind(this.table.kind(ref), ref))) this.#forget(ref)
+        if ((flags & FLAG_DUMP) !== 0) this.table.setFlags(ref, 0, FLAG_DUMP)
+        else if (whole && (flags & FLAG_ROWS_ONLY) !== 0 && this.#dumpKinds.has(dumpKind(this.table.kind(ref), ref))) this.#forget(ref)
       }
     }
-    this.#dumpParity ^= FLAG_DUMP
     this.#dumpRows = 0
-    this.#dumpShown = -1
     this.#dumpKinds.clear()
   }
 
   #dumpRow(): void {
+    this.#footerRows = -1
     this.#dumpRows++
     if (this.#dumpRows === this.#dumpShown) this.#dumpOver(true)
   }
@@ -225,7 +229,7 @@ export class FlowTracker {
   #onNew(event: FlowEvent, scope: number, before: number): void {
     const table = this.table
     // the same id again, or no id to tell them apart: the DESTROY of the life before got lost or comes late
-    if (before !== 0) table.remove(before)
+    for (let ref = before; ref !== 0; ref = table.find(event, (event.has & HAS_ID) !== 0)) table.remove(ref)
     let flags = event.unreplied ? 0 : FLAG_ANSWERED
     if (event.unreplied && (event.expected === 1 || (event.expected < 0 && this.expectations.known !== 0 && this.expectations.claim(event)))) flags |= FLAG_RELATED
     const state = this.#stateOf(event, -1)
@@ -317,12 +321,13 @@ export class FlowTracker {
       event.state = state
       if ((flags & FLAG_ROWS_ONLY) !== 0) {
         table.setLast(ref, deadlineOf(event), 0, state)
-      } else if (state !== table.state(ref) && event.sec - table.lastSec(ref) >= ROW_LAG_SEC) {
-        table.setLast(ref, event.sec, event.usec, state)
+      } else if (state !== table.state(ref) && (table.state(ref) < 0 || event.sec - table.lastSec(ref) >= ROW_LAG_SEC)) {
+        // when it changed is not known, and the next row may change it again
+        table.setLast(ref, 0, 0, state)
         table.setFlags(ref, 0, FLAG_LAST_KNOWN)
       }
     }
-    table.setFlags(ref, this.#dumpParity | (event.unreplied ? 0 : FLAG_ANSWERED), FLAG_DUMP & ~this.#dumpParity)
+    table.setFlags(ref, FLAG_DUMP | (event.unreplied ? 0 : FLAG_ANSWERED), 0)
     const flags = table.flags(ref)
     const related = event.expected >= 0 ? (event.expected === 1 ? FLAG_RELATED : 0) : flags
     event.ctstate = ctstateOf(event.unreplied, related)
@@ -346,7 +351,8 @@ export class FlowTracker {
   #setState(ref: number, event: FlowEvent, state: number, timeKnown: boolean): void {
     const table = this.table
     table.setLast(ref, event.sec, event.usec, state)
-    if (((table.flags(ref) & FLAG_LAST_KNOWN) !== 0) !== timeKnown) table.setFlags(ref, timeKnown ? FLAG_LAST_KNOWN : 0, timeKnown ? 0 : FLAG_LAST_KNOWN)
+    const known = timeKnown && state >= 0
+    if (((table.flags(ref) & FLAG_LAST_KNOWN) !== 0) !== known) table.setFlags(ref, known ? FLAG_LAST_KNOWN : 0, known ? 0 : FLAG_LAST_KNOWN)
   }
 
   /** The state of this record: the line's; else for protocols without states what its flags say; else what the tracker knew. -1: not known. */
