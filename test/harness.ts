@@ -65,7 +65,8 @@ export async function runPieces(pieces: readonly Uint8Array[], options: Options 
     formats: lineFormats,
     diagnose: (message) => diagnostics.push(message),
   })
-  await run.toEnd()
+  const { failure } = await run.toEnd()
+  if (failure !== '') throw new Error(failure)
   const bytes = Buffer.concat(written)
   const text = bytes.toString('utf8')
   return { bytes, text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics }

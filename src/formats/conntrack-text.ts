@@ -678,8 +678,8 @@ function readCtime(at: number, localClock: LocalClock): number {
   const second = two(at + 17)
   const p = readNumber(at + 20)
   const shaped = bytes[at + 3] === SPACE && bytes[at + 7] === SPACE && bytes[at + 10] === SPACE && bytes[at + 13] === 58 && bytes[at + 16] === 58 && bytes[at + 19] === SPACE
-  const inRange = month !== 0 && day >= 1 && day <= 31 && hour >= 0 && hour <= 23 && minute >= 0 && minute <= 59 && second >= 0 && second <= 60
-  if (p < 0 || bytes[p] !== 93 || !shaped || !inRange || got.value < 1970 || got.value > 9999) return -1
+  if (p < 0 || bytes[p] !== 93 || !shaped) return -1
   got.value = localClock(got.value, month, day, hour, minute, second)
+  if (Number.isNaN(got.value)) return -1
   return p + 1
 }

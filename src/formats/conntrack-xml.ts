@@ -111,6 +111,8 @@ class FlowElement {
     if (!hasWholeKeys(event.orig) || !hasWholeKeys(event.reply) || event.orig.keys !== event.reply.keys || (needsKeys && event.orig.keys !== KEYS_PORTS)) {
       return reject(this.#context, 'ports or keys missing')
     }
+    const halves = [event.orig, event.reply].some((tuple) => (tuple.packetsLen === 0) !== (tuple.bytesLen === 0))
+    if (halves) return reject(this.#context, 'packets without bytes, or bytes without packets')
     event.family = this.#family
     return this.#finish()
   }
