@@ -172,6 +172,12 @@ function placesOf({ lines }: Result, input: Uint8Array): number[] {
 /** Times behind 2106 have more than 32 bits; nobody's clock shows them. */
 const FAR = /^[ \t]*\[\d{11}|^[ \t]*\[[5-9]\d{9}|^[ \t]*\[4[2-9]\d{8}|[<=].*?(?:year>|:\d\d )(?:2[1-9]|[3-9]\d)\d\d|<(?:start|stop)>(?:\d{20}|[5-9])/
 
+/** Ends of dumps decide which rows are forgotten; among mutated rows there is no saying which dump was whole. */
+const DUMP_ENDS = /flow entries ha|<\/conntrack>/
+
+/** A time hours away decides which rows have run out, and that is for other tests. */
+const OTHER_TIME = /^[ \t]*\[(?!17953488\d\d\.)\d|<when>(?!<hour>12<\/hour><min>0<\/min><sec>0<\/sec><wday>1<\/wday><day>22<\/day><month>11<\/month><year>2026<\/year>)/
+
 const bytesOf = (lines: readonly string[]): Buffer => Buffer.from(lines.map((line) => `${line}\n`).join(''), 'latin1')
 
 /**
@@ -213,7 +219,7 @@ describe('mutated lines', () => {
     const shown: string[] = []
     for (const slice of slices) {
       const next = random(slice + 1_000_000)
-      let lines = Array.from({ length: SLICE }, () => mutated(next).replace(/[ \t]+(\r?)$/, '$1')).filter((line) => !FAR.test(line))
+      let lines = Array.from({ length: SLICE }, () => mutated(next).replace(/[ \t]+(\r?)$/, '$1')).filter((line) => !FAR.test(line) && !DUMP_ENDS.test(line) && !OTHER_TIME.test(line))
       // lines that only one of the two takes for a record are set aside, until the streams are such that the records can be compared one by one
       for (;;) {
         const input = bytesOf(lines)
@@ -225,7 +231,8 @@ describe('mutated lines', () => {
           const plain = await runPieces([input])
           const found = describeDifferences({ ...plain, tally: { ...plain.tally, ignored: want.sums.ignored, rejected: want.sums.rejected } as never }, want)
           if (found === '') break
-          const at = want.places[Number(/^record (\d+)/m.exec(found)?.[1] ?? 1) - 1]! - 1
+          const at = (want.places[Number(/^record (\d+)/m.exec(found)?.[1] ?? 0) - 1] ?? 0) - 1
+          if (at < 0) expect.fail(`slice ${slice}: ${found}`)
           differing.push(`slice ${slice}: ${JSON.stringify(lines[at])}\n${found}`)
           lines = lines.filter((_, i) => i !== at)
           continue

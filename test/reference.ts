@@ -851,7 +851,7 @@ interface Life {
   state: string | undefined
   /** When an event gave it this state; undefined when a row did. */
   changed: Moment | undefined
-  /** When an event, or a row of a flow that events are known of, gave it this state. */
+  /** When an event gave it this state. */
   stateAt: bigint | undefined
   /** Its `new`. */
   began: Moment | undefined
@@ -894,6 +894,7 @@ class Tracker {
   private dump = 1
   private dumpRows = 0
   private dumpWanted: number | undefined
+  private footerRows: number | undefined
   private readonly dumpKinds = new Set<string>()
 
   get live(): number {
@@ -906,16 +907,20 @@ class Tracker {
 
   /** The tool's closing sum may come before its last rows, by what one buffer of 4,096 bytes holds. */
   dumpShown(rows: number): void {
+    // In XML the rows' end comes first.
+    if (this.dumpRows === 0 && rows === this.footerRows) return
     const missing = rows - this.dumpRows
     if (missing > 0 && missing <= 128) this.dumpWanted = rows
     else this.dumpOver(missing === 0)
   }
 
   dumpEnds(): void {
+    this.footerRows = this.dumpRows
     this.dumpOver(true)
   }
 
   private dumpRow(): void {
+    this.footerRows = undefined
     this.dumpRows += 1
     if (this.dumpRows === this.dumpWanted) this.dumpOver(true)
   }
@@ -1147,7 +1152,7 @@ function change(line: FlowLine, life: Life, known: boolean, state: string | unde
     if (life.stateAt === undefined || line.at.us / SECOND - life.stateAt / SECOND >= 2n) {
       life.state = state
       life.changed = undefined
-      if (!life.rowsOnly) life.stateAt = line.at.us
+      life.stateAt = undefined
     }
     return undefined
   }
