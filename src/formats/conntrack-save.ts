@@ -6,7 +6,7 @@ import { type FlowEvent, type Tuple, DESTROY, ENTRY, HAS_SECMARK, HAS_ZONE, KEYS
 import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, protocolNames, RECORD_LINE_BYTES_MAX } from '../kernel.js'
 import { FLOW, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
-import { clearTuple, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
+import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
 import { got, isAt, isLineEnd, latin1, readAddress, readNumber, skipSpaces, SPACE, toScratch } from './scan.js'
 import { stateNumber } from './state-words.js'
 
@@ -54,21 +54,13 @@ export const conntrackSave: LineFormat = {
 
   read(at, lineEnd, event, context) {
     if (lineEnd - at > RECORD_LINE_BYTES_MAX) return reject(context, 'longer than any record of conntrack')
-    event.has = 0
-    event.zone = 0
+    clearEvent(event)
     event.timeSource = TIME_RECEIVED
     event.sec = context.receivedSec
     event.usec = context.receivedUsec
-    event.timeout = -1
-    event.timeoutLen = 0
-    event.state = -1
-    event.assured = false
+    // until -u says otherwise
     event.unreplied = true
-    event.offload = 0
     event.expected = 0
-    event.protocol = 0
-    clearTuple(event.orig)
-    clearTuple(event.reply)
     return readOptions(at, event, context)
   },
 }
@@ -77,6 +69,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
   const command = page[at + 1]
   let family = 0
   let stateText = ''
+  let hasProtocol = false
   let p = at + 3
   while (!isLineEnd(p)) {
     if (isAt(p, '[USERSPACE]')) {
@@ -100,6 +93,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
       setKey(event[key[1]], key[0], key[2], value, valueEnd)
     } else if (name === '-p') {
       const protocol = latin1(value, valueEnd)
+      hasProtocol = true
       event.protocol = numberOf.get(protocol) ?? (/^(0|[1-9][0-9]{0,2})$/.test(protocol) ? Number(protocol) : -1)
       if (event.protocol < 0 || event.protocol > 255) return reject(context, '-p is no protocol')
     } else if (name === '-t') {
@@ -132,7 +126,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
     }
     p = skipSpaces(valueEnd)
   }
-  if (event.protocol === 0 && family === 0) return reject(context, 'no protocol')
+  if (!hasProtocol) return reject(context, 'no protocol')
   if (event.orig.srcLen === 0 || event.orig.dstLen === 0) return reject(context, 'no original tuple')
   if (event.reply.srcLen === 0 || event.reply.dstLen === 0) return reject(context, 'no reply tuple')
   const icmp = event.protocol === PROTO_ICMP || event.protocol === PROTO_ICMPV6

@@ -29,7 +29,7 @@ import {
 import { PROTO_TCP, PROTO_UDP, RECORD_LINE_BYTES_MAX, statesOf, tcpStates } from '../kernel.js'
 import { FLOW, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
-import { clearTuple, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
+import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
 import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipSpaces, toScratch } from './scan.js'
 
 const eventOf: Readonly<Record<string, number>> = { new: NEW, update: UPDATE, destroy: DESTROY }
@@ -90,19 +90,8 @@ class FlowElement {
 
   read(from: number, kind: number): Outcome {
     const event = this.#event
+    clearEvent(event)
     event.event = kind
-    event.has = 0
-    event.zone = 0
-    event.timeout = -1
-    event.timeoutLen = 0
-    event.state = -1
-    event.assured = false
-    event.unreplied = false
-    event.offload = 0
-    event.expected = -1
-    event.protocol = 0
-    clearTuple(event.orig)
-    clearTuple(event.reply)
     const failed = this.#elements(from)
     if (failed !== '') return reject(this.#context, failed)
     if (event.orig.srcLen === 0 || event.orig.dstLen === 0) return reject(this.#context, 'no original tuple')

@@ -1,8 +1,24 @@
-/** Setting a tuple's parts one by one, for the forms that name each. */
-import { type Tuple, KEYS_ICMP, KEYS_NONE } from '../event.js'
+/** Setting an event's parts one by one, for the forms that name each. */
+import { type FlowEvent, type Tuple, KEYS_ICMP, KEYS_NONE } from '../event.js'
 import { got } from './scan.js'
 
-export function clearTuple(tuple: Tuple): void {
+/** An event of which nothing is known yet. */
+export function clearEvent(event: FlowEvent): void {
+  event.has = 0
+  event.zone = 0
+  event.timeout = -1
+  event.timeoutLen = 0
+  event.state = -1
+  event.assured = false
+  event.unreplied = false
+  event.offload = 0
+  event.expected = -1
+  event.protocol = 0
+  clearTuple(event.orig)
+  clearTuple(event.reply)
+}
+
+function clearTuple(tuple: Tuple): void {
   tuple.srcLen = 0
   tuple.dstLen = 0
   tuple.keys = KEYS_NONE
