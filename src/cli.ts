@@ -53,7 +53,7 @@ const common: readonly Flag[] = [
   { flags: '--until <time>', says: 'only records before this time', parse: parseTime },
   { flags: '--timezone <zone>', says: "zone of lines whose clock has none, such as Europe/Berlin (default: this host's)", parse: parseZone },
   { flags: '--rid', says: 'write record ids' },
-  { flags: '--host <name>', says: 'add host to every record' },
+  { flags: '--host <name>', says: 'add host to every record', parse: parseHost },
   { flags: '--format <name>', says: 'read lines of this format only', choices: formatNames },
   { flags: '--flows-max <n>', says: 'live flows to keep track of; at the limit the one unchanged for longest is given up and counted', parse: parseFlowsMax, default: 1_048_576 },
   { flags: '--summary', says: 'at the end a few lines for people on stderr' },
@@ -163,6 +163,9 @@ function collectOutputs(value: string, previous: readonly string[]): readonly st
   return [...previous, value]
 }
 
+/** The longest name in the DNS (RFC 1035, 2.3.4). */
+const HOST_LENGTH_MAX = 253
+
 const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
 /** Microseconds since the epoch. */
@@ -182,6 +185,11 @@ function parseZone(value: string): LocalClock {
   } catch {
     throw new InvalidArgumentError('expected an IANA zone such as UTC or Europe/Berlin.')
   }
+}
+
+function parseHost(value: string): string {
+  if (!/^[A-Za-z0-9._:-]+$/.test(value) || value.length > HOST_LENGTH_MAX) throw new InvalidArgumentError(`expected a name of letters, digits, . _ : and -, at most ${HOST_LENGTH_MAX} characters.`)
+  return value
 }
 
 function parseFlowsMax(value: string): number {

@@ -3,7 +3,7 @@
  */
 import type { ExpectEvent, FlowEvent, Gap } from './event.js'
 
-/** Local date and time -> seconds since the epoch, NaN for what is no date and time from 1970 to 9999. Month from 1. */
+/** Local date and time -> seconds since the epoch, NaN for what is no date and time from 1970 to 2105. Month from 1. */
 export type LocalClock = (year: number, month: number, day: number, hour: number, minute: number, second: number) => number
 
 /** What a line cannot say itself, and what a format says about the line beside the event. */

@@ -191,7 +191,7 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
     }
     // stdout is buffered and stderr is not: the closing sum may stand in the middle of a row, whose rest is the next line
     const torn = /^(.+?)conntrack v\S+ \(conntrack-tools\): (\d+) [a-z ]+ ha(?:ve|s) been shown\.$/.exec(Buffer.from(lines[index]!).toString('latin1'))
-    if (torn !== null && index + 1 < lines.length && lines[index]!.length <= 16_384) {
+    if (torn !== null && beginsLikeRow(torn[1]!) && index + 1 < lines.length && lines[index]!.length <= 16_384) {
       lines[index + 1] = Buffer.concat([Buffer.from(torn[1]!, 'latin1'), lines[index + 1]!])
       begins[index + 1] = begins[index]!
       sums.ignored += 1
@@ -231,6 +231,13 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
   }
   result.live = tracker.live
   return result
+}
+
+/** Of a row that may be cut off anywhere. */
+function beginsLikeRow(head: string): boolean {
+  const layer4 = ['tcp      6 ', 'udp      17 ', 'udplite  136 ', 'sctp     132 ', 'dccp     33 ', 'gre      47 ', 'icmp     1 ', 'icmpv6   58 ', 'unknown  ']
+  const starts = [...layer4, ...layer4.map((name) => `ipv4     2 ${name}`), ...layer4.map((name) => `ipv6     10 ${name}`), '-A -', '<flow><meta ']
+  return starts.some((start) => head.startsWith(start) || start.startsWith(head))
 }
 
 // ---------------------------------------------------------------------------------------------- lines

@@ -28,6 +28,12 @@ const mends: readonly (readonly [RegExp, string])[] = [
 
 const TORN = /^(.+?)conntrack v\S+ \(conntrack-tools\): (\d+) [a-z ]+ ha(?:ve|s) been shown\.\r?$/s
 
+/** How a row of `-L` begins; a torn one may be cut off within that. */
+const ROW_STARTS = ['', 'ipv4     2 ', 'ipv6     10 '].flatMap((layer3) =>
+  ['tcp      6 ', 'udp      17 ', 'udplite  136 ', 'sctp     132 ', 'dccp     33 ', 'gre      47 ', 'icmp     1 ', 'icmpv6   58 ', 'unknown  '].map((layer4) => layer3 + layer4),
+)
+ROW_STARTS.push('-A -', '<flow><meta ')
+
 /**
  * The tool's rows go through a buffer of 4,096 bytes and its closing sum does not, so with `2>&1` the sum lands in the middle of a row:
  * `… dport=400conntrack v1.4.7 (conntrack-tools): 29 flow entries have been shown.` LF `57 [UNREPLIED] src=…`. Gives how many bytes of the row stand before it, and
@@ -36,7 +42,8 @@ const TORN = /^(.+?)conntrack v\S+ \(conntrack-tools\): (\d+) [a-z ]+ ha(?:ve|s)
 export function tornRow(at: number, lineEnd: number): { readonly headBytes: number; readonly shown: number } | null {
   if (lineEnd - at > RECORD_LINE_BYTES_MAX || page[lineEnd - (page[lineEnd - 1] === CR ? 2 : 1)] !== 46) return null
   const found = TORN.exec(latin1(at, lineEnd))
-  return found === null ? null : { headBytes: found[1]!.length, shown: Number(found[2]) }
+  if (found === null || !ROW_STARTS.some((start) => found[1]!.startsWith(start) || start.startsWith(found[1]!))) return null
+  return { headBytes: found[1]!.length, shown: Number(found[2]) }
 }
 
 export const conntrackNotice: LineFormat = {

@@ -29,10 +29,10 @@ const keyOptions: Readonly<Record<string, readonly [keys: number, tuple: 'orig' 
   '--dport': [KEYS_PORTS, 'orig', 2, 0xffff],
   '--reply-port-src': [KEYS_PORTS, 'reply', 1, 0xffff],
   '--reply-port-dst': [KEYS_PORTS, 'reply', 2, 0xffff],
-  '--srckey': [KEYS_GRE, 'orig', 1, 0xffffffff],
-  '--dstkey': [KEYS_GRE, 'orig', 2, 0xffffffff],
-  '--reply-key-src': [KEYS_GRE, 'reply', 1, 0xffffffff],
-  '--reply-key-dst': [KEYS_GRE, 'reply', 2, 0xffffffff],
+  '--srckey': [KEYS_GRE, 'orig', 1, 0xffff],
+  '--dstkey': [KEYS_GRE, 'orig', 2, 0xffff],
+  '--reply-key-src': [KEYS_GRE, 'reply', 1, 0xffff],
+  '--reply-key-dst': [KEYS_GRE, 'reply', 2, 0xffff],
   '--icmp-type': [KEYS_ICMP, 'orig', 1, 255],
   '--icmp-code': [KEYS_ICMP, 'orig', 2, 255],
   '--icmp-id': [KEYS_ICMP, 'orig', 3, 0xffff],
@@ -97,7 +97,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
       event.protocol = numberOf.get(protocol) ?? (/^(0|[1-9][0-9]{0,2})$/.test(protocol) ? Number(protocol) : -1)
       if (event.protocol < 0 || event.protocol > 255) return reject(context, '-p is no protocol')
     } else if (name === '-t') {
-      if (readNumber(value) !== valueEnd) return reject(context, '-t is not a number')
+      if (readNumber(value) !== valueEnd || got.value > 0xffffffff) return reject(context, '-t is not a 32-bit number')
       event.timeout = got.value
       event.timeoutAt = value
       event.timeoutLen = valueEnd - value

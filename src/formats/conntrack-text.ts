@@ -42,8 +42,8 @@ import { readState, stateWord } from './state-words.js'
 const bytes = page
 const view = pageView
 
-/** RFC 3339 ends there. */
-const YEAR_9999_END = 253_402_300_799
+/** Times are kept in 32 bits: to February 2106. */
+const SEC_MAX = 0xffffffff
 
 /** What `parseText` says instead of the offset of the next line. */
 export const NOT_OURS = 0
@@ -111,7 +111,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
   if (bytes[p] === 91 /* [ */ && (bytes[p + 1] - 48) >>> 0 <= 9) {
     p = readStamp(p, event)
     if (p < 0) return NOT_OURS
-    if (event.sec > YEAR_9999_END) return reject(context, 'a time stamp beyond the year 9999')
+    if (event.sec > SEC_MAX) return reject(context, 'a time stamp beyond the year 2105')
     ours = true
   }
   if (view.getInt32(p, true) === FOUR_SPACES) p += 4
@@ -153,7 +153,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     ours = true
     family = first === IPV4 ? 4 : 6
     if (got.value !== (family === 4 ? 2 : 10)) return reject(context, 'layer 3 name and number disagree')
-    p = behind
+    p = skipSpaces(behind)
   }
 
   // layer 4: `tcp      6 `
@@ -190,7 +190,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
   if ((c - 48) >>> 0 <= 9) {
     const from = p
     p = readNumber(p)
-    if (p < 0 || bytes[p] !== SPACE) return reject(context, 'timeout is not a number')
+    if (p < 0 || got.value > 0xffffffff || bytes[p] !== SPACE) return reject(context, 'timeout is not a 32-bit number')
     event.timeout = got.value
     event.timeoutAt = from
     event.timeoutLen = p - from
@@ -380,7 +380,7 @@ function readTuple(at: number, tuple: Tuple, orig: Tuple | null, protocol: numbe
       tuple.dstLen = p - from
     } else {
       p = readAddress(from)
-      if (p < 0 || got.family !== family) return -1
+      if (p < 0 || got.family !== family || (bytes[p] !== SPACE && !isLineEnd(p))) return -1
       tuple.d0 = got.w0
       tuple.d1 = got.w1
       tuple.d2 = got.w2
@@ -479,7 +479,7 @@ function readGreKeys(at: number, tuple: Tuple): number {
   let p = at + 7
   if (!isAt(at, 'srckey=')) return -1
   let end = readHex(p)
-  if (end < 0) return -1
+  if (end < 0 || got.value > 0xffff) return -1
   tuple.k1 = got.value
   tuple.k1At = p
   tuple.k1Len = end - p
@@ -487,7 +487,7 @@ function readGreKeys(at: number, tuple: Tuple): number {
   if (view.getInt32(p, true) !== DSTK || !isAt(p, 'dstkey=')) return -1
   p += 7
   end = readHex(p)
-  if (end < 0) return -1
+  if (end < 0 || got.value > 0xffff) return -1
   tuple.k2 = got.value
   tuple.k2At = p
   tuple.k2Len = end - p
@@ -671,7 +671,11 @@ function readLabels(at: number, event: FlowEvent): number {
 /** `Sun Nov 22 10:00:17 2026]`, local time, the day padded with a blank. */
 function readCtime(at: number, localClock: LocalClock): number {
   const month = monthNumber(latin1(at + 4, at + 7))
-  const two = (p: number): number => (bytes[p] === SPACE ? 0 : (bytes[p] - 48) * 10) + bytes[p + 1] - 48
+  const two = (p: number): number => {
+    const tens = bytes[p] === SPACE ? 0 : bytes[p] - 48
+    const ones = bytes[p + 1] - 48
+    return tens >>> 0 > 9 || ones >>> 0 > 9 ? NaN : tens * 10 + ones
+  }
   const day = two(at + 8)
   const hour = two(at + 11)
   const minute = two(at + 14)

@@ -180,7 +180,7 @@ class FlowElement {
         return true
       case 'srckey':
       case 'dstkey':
-        if (readHex(at) !== end) return false
+        if (readHex(at) !== end || got.value > 0xffff) return false
         tuple.keys = KEYS_GRE
         setTupleKey(tuple, name === 'srckey' ? 1 : 2, got.value, at, length)
         return true
@@ -207,7 +207,7 @@ class FlowElement {
         this.#state = this.#text.slice(from, to)
         return true
       case 'timeout':
-        if (!isNumber(Infinity)) return false
+        if (!isNumber(0xffffffff)) return false
         event.timeout = got.value
         event.timeoutAt = at
         event.timeoutLen = length
@@ -272,6 +272,7 @@ class FlowElement {
     const event = this.#event
     const sec = Number(digits.slice(0, -9))
     const usec = Number(digits.slice(-9, -3))
+    if (sec > 0xffffffff) return false
     if (name === 'start') {
       event.startSec = sec
       event.startUsec = usec

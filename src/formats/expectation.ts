@@ -53,6 +53,8 @@ export function readExpectation(at: number, lineEnd: number, head: Head, context
   const mask = maskText === undefined ? null : textTuple(maskText.replaceAll('mask-', ''))
   const master = masterText === undefined ? null : textTuple(masterText.replaceAll('master-', ''))
   if (tuple === 'broken' || mask === 'broken' || master === 'broken' || Number(protocol) > 255) return reject(context, 'an expectation with a tuple that is none')
+  // only /proc prints none
+  if (mask === null && head.event !== ENTRY) return reject(context, 'an expectation event without a mask')
   const received = head.timeSource === TIME_RECEIVED
   context.expect = {
     event: kindOf(head.event),

@@ -10,7 +10,7 @@ export function localClock(zone: string | null): LocalClock {
   let key = -1
   let base = 0
   return (year, month, day, hour, minute, second) => {
-    const inRange = year >= 1970 && year <= 9999 && month >= 1 && month <= 12 && day >= 1 && day <= 31 && hour >= 0 && hour <= 23
+    const inRange = year >= 1970 && year <= 2105 && month >= 1 && month <= 12 && day >= 1 && day <= 31 && hour >= 0 && hour <= 23
     if (!inRange || !(minute >= 0 && minute <= 59) || !(second >= 0 && second <= 60)) return NaN
     const wanted = ((year * 12 + month) * 32 + day) * 24 + hour
     if (wanted !== key) {

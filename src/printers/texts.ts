@@ -6,7 +6,8 @@
 import { pageView } from '../event.js'
 import { outView } from './pages.js'
 
-const TEXT_BYTES = 1 << 19
+/** The most that a name has bits for. All heads of records (events, families and protocols) with the longest host name take less than half of it. */
+const TEXT_BYTES = 1 << 21
 const LENGTH_BITS = 11
 
 const store = new Uint8Array(TEXT_BYTES + 16)

@@ -112,6 +112,8 @@ export class FlowTracker {
   #oldKernel = false
   /** names of ended lives by their low bits; the later of two that meet stays */
   #ended: Int32Array | null = null
+  /** the latest time of any flow's line: rows run out by it, whichever line finds that they did */
+  #now = 0
   #displaceAt = 0
   #sweepAt = 0
   #limitCount = 0
@@ -128,10 +130,11 @@ export class FlowTracker {
   }
 
   track(event: FlowEvent): void {
+    if (event.sec > this.#now) this.#now = event.sec
     const hasId = (event.has & HAS_ID) !== 0
     const scope = this.#scope(event)
     event.scope = scope
-    if (this.table.rowsOnly !== 0) this.#sweep(event.sec)
+    if (this.table.rowsOnly !== 0) this.#sweep()
     event.from = FROM_NONE
     event.after = -1
     if (event.state >= 0) {
@@ -139,7 +142,7 @@ export class FlowTracker {
       else if (event.protocol === PROTO_DCCP) this.#dccpStates = true
     }
     let ref = this.table.find(event, hasId)
-    if (ref !== 0 && this.table.rowsOnly !== 0 && this.#ranOut(ref, event.sec)) {
+    if (ref !== 0 && this.table.rowsOnly !== 0 && this.#ranOut(ref)) {
       this.#forget(ref)
       ref = 0
     }
@@ -218,11 +221,11 @@ export class FlowTracker {
   }
 
   /** Forgets rows whose timeout ran out, a few places of the table with each event, so that no event pays for a whole pass. */
-  #sweep(sec: number): void {
+  #sweep(): void {
     for (let n = 0; n < SWEEP_PLACES; n++) {
       if (this.#sweepAt >= this.table.places) this.#sweepAt = 0
       const ref = this.table.at(this.#sweepAt++)
-      if (ref !== 0 && this.#ranOut(ref, sec)) this.#forget(ref)
+      if (ref !== 0 && this.#ranOut(ref)) this.#forget(ref)
     }
   }
 
@@ -260,7 +263,11 @@ export class FlowTracker {
     } else {
       const before = table.flags(ref)
       if (hasId && (before & FLAG_HAS_ID) === 0) table.setId(ref, event.id)
-      if ((before & FLAG_ROWS_ONLY) !== 0) table.setFlags(ref, 0, FLAG_ROWS_ONLY | FLAG_LAST_KNOWN)
+      if ((before & FLAG_ROWS_ONLY) !== 0) {
+        // until here it held when the timeout runs out
+        table.setLast(ref, 0, 0, table.state(ref))
+        table.setFlags(ref, 0, FLAG_ROWS_ONLY | FLAG_LAST_KNOWN)
+      }
       this.#change(ref, event, timeKnown)
     }
     let flags = table.flags(ref)
@@ -471,12 +478,12 @@ export class FlowTracker {
     this.forgotten++
   }
 
-  #ranOut(ref: number, sec: number): boolean {
-    return (this.table.flags(ref) & FLAG_ROWS_ONLY) !== 0 && this.table.lastSec(ref) < sec
+  #ranOut(ref: number): boolean {
+    return (this.table.flags(ref) & FLAG_ROWS_ONLY) !== 0 && this.table.lastSec(ref) < this.#now
   }
 
   #scope(event: FlowEvent): number {
-    const zone = event.zone !== 0 ? event.zone : event.orig.zone
+    const zone = event.orig.zone !== 0 ? event.orig.zone : event.zone
     if (event.netns === this.#lastNetns && zone === this.#lastZone) return this.#lastScope
     const key = `${event.netns} ${zone}`
     let scope = this.#scopes.get(key)
