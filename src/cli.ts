@@ -4,6 +4,7 @@ import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
 import { localClock } from './formats/local-time.js'
 import { logLevels, type LogLevel } from './log.js'
 import { formatNames, outputKinds } from './parts.js'
+import { asciiJson } from './printers/ndjson.js'
 import { type Condition, ConditionError, defaultTypes, parseCondition, recordTypes, type RecordType } from './route.js'
 import type { LocalClock } from './stage.js'
 
@@ -163,8 +164,8 @@ function collectOutputs(value: string, previous: readonly string[]): readonly st
   return [...previous, value]
 }
 
-/** The longest name in the DNS (RFC 1035, 2.3.4). */
-const HOST_LENGTH_MAX = 253
+/** With its quotes and escapes: twice the longest name in the DNS (253, RFC 1035), so that every head of a record can be prepared with it. */
+const HOST_JSON_LENGTH_MAX = 512
 
 const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
@@ -188,7 +189,7 @@ function parseZone(value: string): LocalClock {
 }
 
 function parseHost(value: string): string {
-  if (!/^[A-Za-z0-9._:-]+$/.test(value) || value.length > HOST_LENGTH_MAX) throw new InvalidArgumentError(`expected a name of letters, digits, . _ : and -, at most ${HOST_LENGTH_MAX} characters.`)
+  if (value === '' || asciiJson(value).length > HOST_JSON_LENGTH_MAX) throw new InvalidArgumentError(`expected a name of 1 to ${HOST_JSON_LENGTH_MAX - 2} letters, as JSON.`)
   return value
 }
 

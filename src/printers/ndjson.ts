@@ -369,7 +369,7 @@ function printJson(at: number, value: unknown): number {
 }
 
 /** For prepared texts, which are ASCII. */
-function asciiJson(value: unknown): string {
+export function asciiJson(value: unknown): string {
   return JSON.stringify(value).replace(/[\u0080-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
