@@ -77,6 +77,9 @@ const DISPLACE_LOOKS = 16
 const SWEEP_PLACES = 4
 /** `conntrack -L` prints its sum at most one buffer (4,096 bytes) before its last rows. */
 const DUMP_ROWS_BEHIND = 128
+/** The end of a dump looks at the whole table, if the dump was not tiny beside it: a stream of ends of dumps must not hold up the loop. */
+const DUMP_PLACES_FREE = 1024
+const DUMP_PLACES_FOR_A_ROW = 64
 /** Names of ended lives that are kept, so that the next life within the same second of the same tuple does not get one of them. */
 const ENDED_NAMES = 1 << 16
 /** At the limit one gap record at most in so many seconds. */
@@ -183,13 +186,14 @@ export class FlowTracker {
 
   /**
    * A dump has been read: flows known from rows only that it did not show are gone, if it was whole, that is, has as many rows as the tool says. What it shows
-   * nothing of at all (it may have been filtered by family or protocol) is left.
+   * nothing of at all (it may have been filtered by family or protocol) is left, and everything when it is tiny beside the table.
    */
   #dumpOver(whole: boolean): void {
     this.#dumpShown = -1
     if (this.#dumpRows === 0) return
-    if (this.table.rowsOnly > 0) {
-      for (let place = 0; place < this.table.places; place++) {
+    const { places } = this.table
+    if (this.table.rowsOnly > 0 && places <= DUMP_PLACES_FREE + this.#dumpRows * DUMP_PLACES_FOR_A_ROW) {
+      for (let place = 0; place < places; place++) {
         const ref = this.table.at(place)
         if (ref === 0) continue
         const flags = this.table.flags(ref)
