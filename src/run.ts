@@ -155,7 +155,7 @@ export class Run {
 
   /** Lines up to `end`, or until a page is full. True when the line at hand waits for the next one. */
   #lines(end: number, final: boolean): boolean {
-    const { tracker, printer, route, tally, context, text } = this.#parts
+    const { printer, route, context, text } = this.#parts
     const event = this.#event
     const pages = this.#pages
     const allFlows = route.allFlows
@@ -169,10 +169,7 @@ export class Run {
         flows++
         if (context.extraLines !== 0) this.#extraLines()
         this.#lineAt = p
-        tracker.track(event)
-        tally.events[event.event]++
-        if (event.event === DESTROY) tally.ends[event.reason]++
-        if (tracker.limitGapIsDue) this.#limitGap()
+        this.#follow(event)
         p = next
         if (allFlows || route.wantsFlow(event)) {
           printer.flow(event, this.#rid())
@@ -246,10 +243,7 @@ export class Run {
     switch (outcome) {
       case FLOW:
         tally.flows++
-        tracker.track(event)
-        tally.events[event.event]++
-        if (event.event === DESTROY) tally.ends[event.reason]++
-        if (tracker.limitGapIsDue) this.#limitGap()
+        this.#follow(event)
         if (route.wantsFlow(event)) {
           printer.flow(event, this.#rid())
           this.#count(1)
@@ -278,6 +272,15 @@ export class Run {
     else if (context.dumpEnd !== false) tracker.dumpShown(context.dumpEnd)
     if (context.diagnostic !== '') diagnose(context.diagnostic)
     return next
+  }
+
+  /** Tracks a flow and counts what became of it. */
+  #follow(event: Event): void {
+    const { tracker, tally } = this.#parts
+    tracker.track(event)
+    tally.events[event.event]++
+    if (event.event === DESTROY) tally.ends[event.reason]++
+    if (tracker.limitGapIsDue) this.#limitGap()
   }
 
   #limitGap(): void {
