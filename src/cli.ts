@@ -1,23 +1,30 @@
 /** The command line as one table: parsing, checks and help come from it. */
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
+import { TIME_BOOT } from './event.js'
 import { localClock } from './formats/local-time.js'
 import { logLevels, type LogLevel } from './log.js'
-import { formatNames, outputKinds } from './parts.js'
+import { formatNames, inputKinds, outputKinds } from './parts.js'
 import { asciiJson } from './printers/ndjson.js'
 import { type Condition, ConditionError, defaultTypes, parseCondition, recordTypes, type RecordType } from './route.js'
-import type { LocalClock } from './stage.js'
+import type { BootTime, LocalClock } from './stage.js'
 
 /** What was asked for, checked. */
 export interface Settings {
   readonly command: 'pipe' | 'run'
+  /** none: the host is watched */
+  readonly inputs: readonly string[]
   readonly outputs: readonly string[]
+  /** stop when every input is at its end, and merge them by time */
+  readonly once: boolean
   readonly emit: readonly RecordType[]
   readonly transitions: boolean
   readonly where: readonly Condition[]
   readonly since: number
   readonly until: number
   readonly clock: LocalClock
+  /** null: each input knows, or does not */
+  readonly bootTime: BootTime | null
   readonly rid: boolean
   /** '' is absent */
   readonly host: string
@@ -46,13 +53,17 @@ interface Flag {
   readonly choices?: readonly string[]
 }
 
+/** What is written of a watched host: a busy gateway's flows would drown the journal. */
+const watchTypes: readonly RecordType[] = ['alert', 'gap']
+
 const common: readonly Flag[] = [
-  { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')}`, parse: parseTypes, default: defaultTypes },
+  { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')} (default: all but reject; run without inputs: ${watchTypes.join(', ')})`, parse: parseTypes },
   { flags: '--transitions', says: 'of the flow records, only those in which the state changes' },
   { flags: '--where <expr>', says: `only records that fit, such as 'src=10.0.0.0/8 dport=443,8443 event=destroy'; repeat for "or"`, parse: collectConditions, default: [] },
   { flags: '--since <time>', says: 'only records from this time on: RFC 3339, or -2h, -30m, -45s, -1d', parse: parseTime },
   { flags: '--until <time>', says: 'only records before this time', parse: parseTime },
   { flags: '--timezone <zone>', says: "zone of lines whose clock has none, such as Europe/Berlin (default: this host's)", parse: parseZone },
+  { flags: '--boot-time <time>', says: 'when the kernel was started whose log has only its own clock', parse: parseBootTime },
   { flags: '--rid', says: 'write record ids' },
   { flags: '--host <name>', says: 'add host to every record', parse: parseHost },
   { flags: '--format <name>', says: 'read lines of this format only', choices: formatNames },
@@ -62,8 +73,14 @@ const common: readonly Flag[] = [
 ]
 
 const ofRun: readonly Flag[] = [
-  { flags: '-i, --input <input>', says: 'where to read: - (standard input)', parse: collectInputs, default: [] },
+  {
+    flags: '-i, --input <input>',
+    says: `where to read, may be repeated: ${inputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}; none: what this host offers of kmsg or journal, table and conntrack, and only alerts and gaps are written`,
+    parse: collectInputs,
+    default: [],
+  },
   { flags: '-o, --output <output>', says: `where to write: ${outputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}`, parse: collectOutputs, default: [] },
+  { flags: '--once', says: 'stop when every input is at its end; several are merged by time' },
 ]
 
 const examples = `
@@ -72,6 +89,10 @@ Examples:
   conntrack -E -o timestamp,id | conntrail --where 'event=destroy reason=refused,reset'
   conntrail --transitions < events.txt > transitions.ndjson
   conntrack -E -o timestamp,id | conntrail run -i - -o file:/var/log/conntrail/flows.ndjson
+  dmesg | conntrail
+  conntrail run
+  conntrail run -i kmsg -i table -i conntrack --emit alert,gap,table
+  conntrail run --once -i dmesg.txt -i events.txt
 
 Exit status: 0 done, 1 an input or output failed for good, 2 bad usage, 3 an input is not there or not permitted.`
 
@@ -79,7 +100,7 @@ Exit status: 0 done, 1 an input or output failed for good, 2 bad usage, 3 an inp
 export function parseArguments(args: readonly string[], version: string, hostname: string): Settings {
   let settings: Settings | null = null
   const program = new Command('conntrail')
-    .description('Reads conntrack events and table rows from standard input and writes NDJSON to standard output.')
+    .description('Reads conntrack events, table rows and kernel logs from standard input and writes NDJSON to standard output.')
     .version(version)
     .enablePositionalOptions()
     .exitOverride()
@@ -90,7 +111,7 @@ export function parseArguments(args: readonly string[], version: string, hostnam
   program.action((options: Record<string, unknown>) => {
     settings = check('pipe', options, hostname)
   })
-  const run = program.command('run').description('The same with any outputs; records carry host, input and rid.').exitOverride().allowExcessArguments(false)
+  const run = program.command('run').description('The same with any inputs and outputs, until stopped; records carry host, input and rid.').exitOverride().allowExcessArguments(false)
   addFlags(run, [...ofRun, ...common])
   run.action((options: Record<string, unknown>) => {
     const early = Object.keys(program.opts()).find((name) => program.getOptionValueSource(name) === 'cli')
@@ -118,15 +139,19 @@ function addFlags(command: Command, flags: readonly Flag[]): void {
 
 function check(command: 'pipe' | 'run', options: Record<string, unknown>, hostname: string): Settings {
   const outputs = (options['output'] as string[] | undefined) ?? []
+  const inputs = command === 'pipe' ? ['-'] : (options['input'] as string[])
   return {
     command,
+    inputs,
     outputs: outputs.length === 0 ? ['-'] : outputs,
-    emit: options['emit'] as RecordType[],
+    once: options['once'] === true,
+    emit: (options['emit'] as RecordType[] | undefined) ?? (inputs.length === 0 ? watchTypes : defaultTypes),
     transitions: options['transitions'] === true,
     where: options['where'] as Condition[],
     since: (options['since'] as number | undefined) ?? -Infinity,
     until: (options['until'] as number | undefined) ?? Infinity,
     clock: (options['timezone'] as LocalClock | undefined) ?? localClock(null),
+    bootTime: (options['bootTime'] as BootTime | undefined) ?? null,
     rid: command === 'run' || options['rid'] === true,
     host: (options['host'] as string | undefined) ?? (command === 'run' ? hostname : ''),
     format: (options['format'] as string | undefined) ?? null,
@@ -152,9 +177,13 @@ function collectConditions(value: string, previous: readonly Condition[]): reado
   }
 }
 
+/** As the name of an input it stands in every record. */
+const INPUT_JSON_LENGTH_MAX = 1024
+
 function collectInputs(value: string, previous: readonly string[]): readonly string[] {
-  if (value !== '-') throw new InvalidArgumentError(`"${value}" is no input; expected - (standard input).`)
-  if (previous.length > 0) throw new InvalidArgumentError('standard input can be read once.')
+  if (!inputKinds.some((kind) => kind.fits(value))) throw new InvalidArgumentError(`"${value}" is no input; expected ${inputKinds.map((kind) => kind.form).join(', ')}.`)
+  if (asciiJson(value).length > INPUT_JSON_LENGTH_MAX) throw new InvalidArgumentError(`an input may be up to ${INPUT_JSON_LENGTH_MAX - 2} letters long, as JSON.`)
+  if (previous.includes(value)) throw new InvalidArgumentError(value === '-' ? 'standard input can be read once.' : `"${value}" is named twice.`)
   return [...previous, value]
 }
 
@@ -178,6 +207,10 @@ function parseTime(value: string): number {
   const whole = parts === null ? NaN : Date.parse(`${parts[1]!}${parts[3] ?? ''}`)
   if (Number.isNaN(whole)) throw new InvalidArgumentError('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h.')
   return whole * 1000 + Number((parts![2] ?? '').padEnd(6, '0').slice(0, 6))
+}
+
+function parseBootTime(value: string): BootTime {
+  return { microseconds: parseTime(value), source: TIME_BOOT }
 }
 
 function parseZone(value: string): LocalClock {

@@ -33,7 +33,10 @@ export const eventNames = ['new', 'update', 'destroy', 'entry'] as const
 export const TIME_OWN = 0
 export const TIME_LOCAL = 1
 export const TIME_RECEIVED = 2
-export const timeSourceNames = ['', 'local', 'received'] as const
+/** the kernel's monotonic clock on the host that runs now; or of a file, whose last line is taken to be as old as the file */
+export const TIME_BOOT = 3
+export const TIME_ESTIMATED = 4
+export const timeSourceNames = ['', 'local', 'received', 'boot', 'estimated'] as const
 
 export const CT_NEW = 0
 export const CT_ESTABLISHED = 1
@@ -184,13 +187,10 @@ export const HAS_BY = 1 << 12
 export const HAS_PROGNAME = 1 << 13
 
 /** One expectation event or row. Rare, so an ordinary object. */
-export interface ExpectEvent {
+export interface ExpectEvent extends RecordTime {
   readonly event: typeof NEW | typeof DESTROY | typeof ENTRY
   readonly family: 4 | 6
   readonly protocol: number
-  readonly sec: number
-  readonly usec: number
-  readonly timeSource: number
   /** seconds; -1 absent */
   readonly timeout: number
   readonly tuple: ExpectTuple
@@ -214,24 +214,186 @@ export interface ExpectTuple {
   readonly k3: number
 }
 
-/** Input known to be lost. */
-export interface Gap {
+/** A moment: seconds since the epoch and microseconds. */
+export interface Time {
   readonly sec: number
   readonly usec: number
+}
+
+/** When a record is, and how that is known (TIME_*). */
+export interface RecordTime extends Time {
   readonly timeSource: number
-  readonly cause: 'netlink_overrun' | 'line_too_long' | 'tracker_limit'
+}
+
+export const gapCauses = [
+  'kmsg_overrun',
+  'logger_missed',
+  'netlink_overrun',
+  'input_restart',
+  'restart',
+  'dump_interrupted',
+  'file_rewritten',
+  'file_vanished',
+  'line_too_long',
+  'tracker_limit',
+  'queue_full',
+  'output_dropped',
+  'clock_jump',
+] as const
+export type GapCause = (typeof gapCauses)[number]
+
+/** Input known to be lost. */
+export interface Gap extends RecordTime {
+  readonly cause: GapCause
   /** exact, or -1 */
   readonly count: number
   /** lower bound where no count is exact, or -1 */
   readonly atLeast: number
-  readonly from: { readonly sec: number; readonly usec: number } | null
-  readonly to: { readonly sec: number; readonly usec: number } | null
+  readonly from: Time | null
+  readonly to: Time | null
+  /** which output lost it and why, for `output_dropped` */
+  readonly output?: string
+  readonly reason?: string
+}
+
+export const kernelKinds = [
+  'table_full',
+  'expect_table_full',
+  'suppressed',
+  'invalid_packet',
+  'packet_log',
+  'helper',
+  'loaded',
+  'syn_flood',
+  'neighbour_overflow',
+  'queue_full',
+] as const
+export type KernelKind = (typeof kernelKinds)[number]
+
+/** The packet of a line of the kernel's log target. Keys as printed in the record, in that order; absent where the line has none. */
+export interface Packet {
+  readonly reason?: string
+  readonly prefix?: string
+  readonly in?: string
+  readonly out?: string
+  readonly src?: string
+  readonly dst?: string
+  /** lower case: tcp, udp, icmp; the number where it has no name */
+  readonly protocol?: string
+  readonly sport?: number
+  readonly dport?: number
+  readonly flags?: readonly string[]
+  readonly [key: string]: unknown
+}
+
+/** One line of the kernel's log about connection tracking. Rare beside flows, so an ordinary object. -1, 0 (`netns`, `repeat`), '' and null mean absent. */
+export interface KernelEvent extends RecordTime {
+  readonly kind: KernelKind
+  /** inode of the network namespace that the line names */
+  readonly netns: number
+  readonly priority: number
+  readonly facility: number
+  /** sequence number of /dev/kmsg */
+  readonly seq: number
+  /** microseconds of the kernel's clock since boot */
+  readonly monotonic: number
+  readonly message: string
+  /** copies, where a logger folded them: 9 for "message repeated 9 times" */
+  readonly repeat: number
+  /** callbacks suppressed */
+  readonly count: number
+  readonly buckets: number
+  readonly max: number
+  readonly packet: Packet | null
+  /** place in its carrier, that record ids are made of: kmsg's sequence number, the journal's `<sequence id>.<number>` */
+  readonly position: string
+  /** only the kernel can have written it (kmsg, dmesg, the journal's _TRANSPORT=kernel); false for syslog files, where any program may call itself kernel */
+  readonly trusted: boolean
+}
+
+/** Counters of /proc/net/stat/nf_conntrack by the names of conntrack -S. */
+export const counterNames = ['drop', 'early_drop', 'insert_failed', 'chaintoolong', 'invalid', 'error', 'found', 'clash_resolve', 'search_restart', 'expect_new', 'expect_create', 'expect_delete'] as const
+export type CounterName = (typeof counterNames)[number]
+export type Counters = Readonly<Partial<Record<CounterName, number>>>
+
+/** The kernel's own numbers at one moment. -1, 0 (`netns`), '' and null mean absent. */
+export interface TableSample extends RecordTime {
+  readonly netns: number
+  readonly netnsName: string
+  readonly count: number
+  readonly max: number
+  readonly buckets: number
+  /** summed over CPUs and unwrapped since the watching began; null where only `cpus` is known */
+  readonly total: Counters | null
+  /** as read, a 32-bit number for each counter of each CPU; null where `total` is known */
+  readonly cpus: readonly Counters[] | null
+}
+
+/** A sample with what follows from it and the one before. */
+export interface TableRecord extends TableSample {
+  readonly total: Counters | null
+  /** count / max; -1 absent */
+  readonly usage: number
+  /** since the sample before; -1 in the first */
+  readonly drop: number
+  readonly earlyDrop: number
+  readonly insertFailed: number
+  /** a second, since the sample before; -1 absent */
+  readonly rateNew: number
+  readonly rateDestroy: number
+  readonly rateDrop: number
+}
+
+export const alertRules = ['table_full', 'expect_table_full', 'table_pressure', 'table_filling', 'insert_failed', 'unreplied_fanout'] as const
+export type AlertRule = (typeof alertRules)[number]
+export type Severity = 'info' | 'warning' | 'critical'
+
+/** Who holds how many entries of a table. */
+export interface Holder {
+  /** 'src', 'dst' (address and port), 'state' (protocol and state) */
+  readonly by: string
+  readonly value: string
+  readonly entries: number
+  /** of all live entries of that table, 0 to 1 */
+  readonly share: number
+}
+
+/** What an episode cost; -1 absent. The fields are the contract's `drops`. */
+export interface Drops {
+  readonly logged: number
+  readonly suppressed: number
+  readonly atLeast: number
+  readonly estimate: number
+  readonly counted: number
+  readonly early: number
+  readonly races: number
+  /** when the watching of the counters began, where that was inside the episode */
+  readonly since: Time | null
+}
+
+/** One notice of an episode. */
+export interface Alert extends RecordTime {
+  readonly netns: number
+  readonly netnsName: string
+  readonly rule: AlertRule
+  readonly status: 'firing' | 'resolved'
+  /** the input ended while the episode was open */
+  readonly final: boolean
+  readonly unconfirmed: boolean
+  /** 16 hex digits */
+  readonly episode: string
+  readonly seq: number
+  readonly severity: Severity
+  readonly started: Time
+  readonly ended: Time | null
+  readonly summary: string
+  readonly drops: Drops | null
+  readonly table: { readonly count: number; readonly max: number } | null
+  readonly top: readonly Holder[]
 }
 
 /** A line that begins like one of ours and breaks its grammar. */
-export interface Reject {
-  readonly sec: number
-  readonly usec: number
+export interface Reject extends Time {
   /** counted from 1 in its input */
   readonly line: number
   readonly reason: string

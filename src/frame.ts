@@ -23,7 +23,8 @@ export class Frame {
   longLine: LongLine | null = null
   /** where in `page` what follows the whole lines ends */
   #filled = BATCH_AT
-  #carry = new Uint8Array(1 << 16)
+  /** made when first needed: of thousands of followed files few are cut in the middle of a line */
+  #carry = new Uint8Array(0)
   #carried = 0
   #skipped: { text: Uint8Array; bytes: number } | null = null
 
@@ -58,7 +59,7 @@ export class Frame {
   /** The batch is done up to `from` (`end`, or the beginning of a line that waits for the next): keeps the rest. */
   keep(from: number): void {
     const length = this.#filled - from
-    if (length > this.#carry.length) this.#carry = new Uint8Array(Math.max(length, this.#carry.length * 2))
+    if (length > this.#carry.length) this.#carry = new Uint8Array(Math.max(length, this.#carry.length * 2, 4096))
     this.#carry.set(page.subarray(from, this.#filled), 0)
     this.#carried = length
     this.offset += from - BATCH_AT

@@ -12,6 +12,10 @@ export class Log {
     this.#level = level
   }
 
+  async info(message: string, fields: object = {}): Promise<void> {
+    await this.#write('info', message, fields)
+  }
+
   async warn(message: string, fields: object = {}): Promise<void> {
     await this.#write('warn', message, fields)
   }
@@ -26,7 +30,7 @@ export class Log {
     logger.child({}, { level: 'info' }).info(fields, 'done')
   }
 
-  async #write(level: 'warn' | 'error', message: string, fields: object): Promise<void> {
+  async #write(level: 'info' | 'warn' | 'error', message: string, fields: object): Promise<void> {
     const logger = await this.#open()
     logger[level](fields, message)
   }

@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isatty } from 'node:tty'
 import { CliExit, parseArguments } from './cli.js'
-import { BAD_USAGE, FAILED, pipe } from './commands/pipe.js'
+import { BAD_USAGE, FAILED, run } from './commands/run.js'
+import { openWorld } from './commands/world.js'
 import { Log } from './log.js'
 
 /** After a signal everything read is written; an output that takes nothing for so long is given up. */
@@ -19,10 +20,16 @@ async function main(): Promise<number> {
   const asks = args.length === 0 && stdinIsTerminal
   const settings = parseArguments(asks ? ['--help'] : args, version, hostname())
   const log = new Log(settings.logLevel)
-  return pipe(settings, log, {
+  const world = openWorld({
     stdinIsTerminal,
     stdoutIsTerminal: isatty(1),
+    env: process.env,
+    monotonic: () => Number(process.hrtime.bigint() / 1000n),
+  })
+  return run(settings, log, world, {
     printError: (text) => process.stderr.write(text),
+    // the one signal for us that Node leaves: the other starts its inspector
+    onAsk: (tell) => process.on('SIGUSR2', tell),
     onStop: ({ stop, giveUp }) => {
       let asked = false
       for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -1,5 +1,5 @@
 /** Which records are written: the types of --emit, --transitions, the window of --since and --until, and the conditions of --where. Compiled once. */
-import { type FlowEvent, ctstateNames, DESTROY, endReasons, eventNames, FROM_NONE, KEYS_PORTS } from './event.js'
+import { type FlowEvent, type Time, alertRules, ctstateNames, DESTROY, endReasons, eventNames, FROM_NONE, gapCauses, kernelKinds, KEYS_PORTS } from './event.js'
 import { protocolNames, states } from './kernel.js'
 
 export const recordTypes = ['flow', 'expect', 'kernel', 'alert', 'gap', 'table', 'reject'] as const
@@ -15,12 +15,15 @@ export interface RouteOptions {
   readonly where: readonly Condition[]
 }
 
-/** One --where: all of its keys must fit. Several: one of them. */
+/** One --where: all of its keys must fit. Several: one of them. A record that has not got a key does not fit. */
 export interface Condition {
   readonly types: ReadonlySet<string> | null
-  /** null: it says nothing of flows, and a condition with keys of flows fits no other record */
-  readonly flow: ((event: FlowEvent) => boolean) | null
+  readonly flow: (event: FlowEvent) => boolean
+  readonly other: (record: OtherRecord) => boolean
 }
+
+/** Any record but a flow: an alert, a gap, a line of the kernel, a sample, an expectation, a reject. */
+export type OtherRecord = Time & { readonly [key: string]: unknown }
 
 export class Route {
   readonly #types: ReadonlySet<string>
@@ -37,22 +40,31 @@ export class Route {
   wantsFlow(event: FlowEvent): boolean {
     const { transitionsOnly, where } = this.#options
     if (!this.#types.has('flow') || (transitionsOnly && event.from === FROM_NONE) || !this.#inWindow(event)) return false
-    return where.length === 0 || where.some((c) => (c.types === null || c.types.has('flow')) && (c.flow === null || c.flow(event)))
+    return where.length === 0 || where.some((c) => (c.types === null || c.types.has('flow')) && c.flow(event))
   }
 
-  wants(type: RecordType, time: { readonly sec: number; readonly usec: number }): boolean {
+  wants(type: RecordType, record: Time): boolean {
     const { where } = this.#options
-    if (!this.#types.has(type) || !this.#inWindow(time)) return false
-    return where.length === 0 || where.some((c) => c.flow === null && (c.types === null || c.types.has(type)))
+    if (!this.#types.has(type) || !this.#inWindow(record)) return false
+    return where.length === 0 || where.some((c) => (c.types === null || c.types.has(type)) && c.other(record as OtherRecord))
   }
 
-  #inWindow(time: { readonly sec: number; readonly usec: number }): boolean {
+  #inWindow(time: Time): boolean {
     const at = time.sec * 1e6 + time.usec
     return at >= this.#options.since && at < this.#options.until
   }
 }
 
 type Address = readonly [number, number, number, number]
+
+/** Keys of other records than flows, with the values that they can have. */
+const otherKeys: Readonly<Record<string, readonly string[]>> = {
+  rule: alertRules,
+  severity: ['info', 'warning', 'critical'],
+  status: ['firing', 'resolved'],
+  kind: kernelKinds,
+  cause: gapCauses,
+}
 
 /** What each key of an expression is compared with; the value is checked when the expression is read. */
 const keys: Readonly<Record<string, (value: string, key: string) => (event: FlowEvent) => boolean>> = {
@@ -90,7 +102,8 @@ export class ConditionError extends Error {
 /** `src=10.0.0.0/8 dport=443,8443 event=destroy`: keys are "and", values separated by commas are "or". Throws ConditionError. */
 export function parseCondition(text: string): Condition {
   let types: Set<string> | null = null
-  const tests: ((event: FlowEvent) => boolean)[] = []
+  const flow: ((event: FlowEvent) => boolean)[] = []
+  const other: ((record: OtherRecord) => boolean)[] = []
   for (const part of text.trim().split(/\s+/)) {
     const equals = part.indexOf('=')
     const key = part.slice(0, equals)
@@ -102,12 +115,21 @@ export function parseCondition(text: string): Condition {
       types = new Set(values)
       continue
     }
+    const known = otherKeys[key]
+    if (known !== undefined) {
+      const unknown = values.find((value) => !known.includes(value))
+      if (unknown !== undefined) throw new ConditionError(key, unknown, known.join(', '))
+      other.push((record) => values.includes(record[key] as string))
+      flow.push(() => false)
+      continue
+    }
     const make = keys[key]
-    if (make === undefined) throw new ConditionError(key, values.join(','), `one of the keys type, ${Object.keys(keys).join(', ')}`)
+    if (make === undefined) throw new ConditionError(key, values.join(','), `one of the keys type, ${[...Object.keys(keys), ...Object.keys(otherKeys)].join(', ')}`)
     const alternatives = values.map((value) => make(value, key))
-    tests.push((event) => alternatives.some((test) => test(event)))
+    flow.push((event) => alternatives.some((test) => test(event)))
+    other.push(key === 'netns' ? (record) => values.includes(String(record['netns'])) : () => false)
   }
-  return { types, flow: tests.length === 0 ? null : (event) => tests.every((test) => test(event)) }
+  return { types, flow: (event) => flow.every((test) => test(event)), other: (record) => other.every((test) => test(record)) }
 }
 
 function named(key: string, names: readonly string[], value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {

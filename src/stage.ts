@@ -1,7 +1,7 @@
 /**
  * The shapes that a part can have. Parts never import each other: the loop holds them together through these.
  */
-import type { ExpectEvent, FlowEvent, Gap } from './event.js'
+import type { ExpectEvent, FlowEvent, Gap, Holder, KernelEvent, TableSample, Time } from './event.js'
 
 /** Local date and time -> seconds since the epoch, NaN for what is no date and time from 1970 to 2105. Month from 1. */
 export type LocalClock = (year: number, month: number, day: number, hour: number, minute: number, second: number) => number
@@ -20,6 +20,12 @@ export interface LineContext {
   bodyAt: number
   expect: ExpectEvent | null
   gap: Gap | null
+  kernel: KernelEvent | null
+  sample: TableSample | null
+  /** what became of lines that a format had held back, oldest first; they are counted now and come before this line */
+  readonly settled: Settled[]
+  /** when the kernel's monotonic clock was 0, asked for when a line needs it; null where nothing is known */
+  readonly boot: () => BootTime | null
   /** something to tell the operator, in one sentence that says what mends it */
   diagnostic: string
   /** a dump of the table ended here (true), or has so many rows (a number) */
@@ -32,33 +38,95 @@ export const EXPECT = 2
 export const NOTE = 3
 export const IGNORED = 4
 export const REJECTED_LINE = 5
-export type Outcome = typeof FLOW | typeof EXPECT | typeof NOTE | typeof IGNORED | typeof REJECTED_LINE
+/** `context.kernel` is filled */
+export const KERNEL = 6
+/** the format waits for further lines; it gives the line back in `settled` */
+export const HELD = 7
+export type Outcome = typeof FLOW | typeof EXPECT | typeof NOTE | typeof IGNORED | typeof REJECTED_LINE | typeof KERNEL | typeof HELD
 
-/** A format whose lines are told by how they begin. `lineEnd` is the offset of the LF. */
+/** A line that was held back: what it became, with its event for KERNEL and NOTE. */
+export interface Settled {
+  readonly outcome: Outcome
+  readonly kernel: KernelEvent | null
+  readonly gap: Gap | null
+  readonly sample: TableSample | null
+  /** why, for REJECTED_LINE, and what of it is shown */
+  readonly reason: string
+  readonly text: string
+}
+
+/** Microseconds since the epoch at which the kernel's clock was 0, and TIME_BOOT or TIME_ESTIMATED. */
+export interface BootTime {
+  readonly microseconds: number
+  readonly source: number
+}
+
+/**
+ * A format whose lines are told by how they begin. `lineEnd` is the offset of the LF. A format may keep what it needs of the lines before: each input has its
+ * own.
+ */
 export interface LineFormat {
   readonly name: string
   begins(at: number): boolean
   read(at: number, lineEnd: number, event: FlowEvent, context: LineContext): Outcome
+  /** What it holds is whole as soon as another format's line comes. */
+  readonly endsAtOthers?: boolean
+  /** The input is at its end, or has been quiet for a second: lines that are held come out in `context.settled`. */
+  settle?(context: LineContext): void
 }
+
+/** What an input knows beside the bytes that it read; handled before them. */
+export interface Notice {
+  readonly gap?: Gap
+  readonly sample?: TableSample
+  /** A dump of the whole table, taken to learn what lives: begun (listeners before it), ended and whole, or broken off. */
+  readonly dump?: 'begins' | 'ends' | 'fails'
+  /** a line longer than LINE_BYTES_MAX that the input has skipped */
+  readonly longLine?: { readonly text: Uint8Array; readonly bytes: number }
+  /** one sentence for the operator */
+  readonly diagnostic?: string
+}
+
+/** What `next` resolves with when there are notices and no bytes. */
+export const NOTICES_ONLY = -1
 
 /** Where bytes come from. */
 export interface Input {
+  /** as the configuration names it, else as given on the command line */
   readonly name: string
-  /** the last chunk read; good until the next call of `next` */
+  /** the last chunk read, of at most CHUNK_BYTES_MAX; good until the next call of `next` */
   readonly chunk: Uint8Array
+  /** what came before the last chunk; the loop takes them all before it asks again */
+  readonly notices: readonly Notice[]
+  /** the last chunk holds rows of a dump that the program itself asked for: they are tracked, and written only when asked */
+  readonly isDump: boolean
   /** reads come back full: records may wait until a page is full */
   readonly isBusy: boolean
-  /** what record ids of this input begin with; `ridByOffset` says whether the byte offset follows, or a counter */
+  /** it ends only when stopped, and its lines are of now: the clock may close episodes */
+  readonly isLive: boolean
+  /** network namespace of all its flows, 0 and '' where not known */
+  readonly netns: number
+  readonly netnsName: string
+  /** what record ids of this input begin with, and what follows: the byte offset, a counter, or the event's own position (a counter where it has none) */
   readonly ridPrefix: string
-  readonly ridByOffset: boolean
+  readonly ridBy: 'offset' | 'counter' | 'position'
   /** byte offset of the first byte that is read */
   readonly offset: number
-  /** called when a busy input finds nothing to read for now */
+  /** the loop's; called when a busy input finds nothing to read for now */
   onIdle: () => void
-  /** Bytes in `chunk`, 0 at the end. Throws what opening or reading met. */
+  /** Bytes in `chunk`, 0 at the end, NOTICES_ONLY. Throws what opening or reading met. */
   next(): Promise<number>
   /** microseconds since the epoch for lines without a time */
   receivedMicroseconds(): number
+  boot(): BootTime | null
+  /** The counters of a namespace at this very moment, for an input that samples them; null where it does not watch it, or cannot read it at once. */
+  look?(netns: number): TableSample | null
+  /** How far it is read, as plain data for a checkpoint; null where it cannot go on later. Called between batches; `offset` is of the first byte not worked through. */
+  position(offset: number): unknown
+  /** It was stopped before its end: what is left of an unfinished last line is read again later, and is no line yet. */
+  readonly isCutOff?: boolean
+  /** Reads the table of live flows anew, as soon as that makes sense: called when what is tracked and what the kernel counts differ. */
+  resync?(): void
   /** Read on for a moment at most, then be at the end. */
   stop(): void
   /** Be at the end now. */
@@ -66,10 +134,118 @@ export interface Input {
   close(): void
 }
 
+/** What gives inputs as it finds them: the files of a glob, the listeners of several namespaces. One input alone is a feed of one. */
+export interface Feed {
+  readonly name: string
+  /** Opens what is there and hands over each input, now and later. Throws InputError when there is nothing to hope for. Resolves when no further inputs will come. */
+  open(add: (input: Input) => void): Promise<void>
+  stop(): void
+  abort(): void
+}
+
+/** Why an input cannot be opened, in a sentence with what mends it. */
+export class InputError extends Error {
+  readonly kind: 'missing' | 'denied' | 'broken'
+
+  constructor(kind: 'missing' | 'denied' | 'broken', message: string) {
+    super(message)
+    this.kind = kind
+  }
+}
+
+/** What is known of the kernel whose log an input may bring. */
+export interface KernelFacts {
+  /** it prints the number of every namespace but the initial one with "table full" (6.18 and later); null: its lines will tell */
+  readonly namesNamespaces: boolean | null
+  /** inode of its initial network namespace, 0 where not known */
+  readonly initialNetns: number
+}
+
+/** The level of the connection tracking table as the tracker asks for it: is it known to be, or to have been within 90 s, full? `netns` 0: any. */
+export interface FullTable {
+  wasFull(netns: number, sec: number): boolean
+}
+
+/** Who holds the entries of a namespace's table (0: of all). `at` is the moment of asking. */
+export interface TopHolders {
+  top(netns: number, at: Time): readonly Holder[]
+}
+
 /** Where bytes go. One write at a time. */
 export interface Output {
   readonly name: string
   /** Resolves when all of it is written, true; or false when the reader has gone away. Throws when it failed for good. */
   write(bytes: Uint8Array): Promise<boolean>
+  /** Resolves when everything written is safe from a crash of the machine. */
+  sync?(): Promise<void>
+  /** Another program has moved its file away. */
+  reopen?(): void
   close(): Promise<void>
+}
+
+/** One record that waits for its receiver. */
+export interface Entry {
+  /** its number in the spool: rises by 1 or more, the same again after a restart, never given to another record */
+  readonly seq: number
+  /** one line without its LF; not to be written into */
+  readonly bytes: Uint8Array
+  /** the record's type, '' where the line has none */
+  readonly type: string
+}
+
+/** What fills up between the loop and a receiver, as an output sees it. Everything keeps the order of `append`. */
+export interface Queue {
+  /** Whole NDJSON lines, which may be used again when it resolves: they are taken, or shed and counted. Waits for room only where the policy is `block`. */
+  append(lines: Uint8Array): Promise<void>
+  /** Everything appended is on the disk. Throws when that cannot be had: then nothing of it may be acknowledged. */
+  sync(): Promise<void>
+  /**
+   * The oldest records behind `after` (else: behind what is acknowledged), at most so many and so many bytes (LF included), but one at least where there is one. Without
+   * `after` all that was handed out before counts as put back. What is handed out is not shed until it is acknowledged or put back; ask again before each new try
+   * that comes late, so that what has grown too old can go.
+   */
+  peek(maxRecords: number, maxBytes: number, after?: number): Promise<readonly Entry[]>
+  /** Delivered, or put where it is safe: all handed out up to a number, or just these. */
+  ack(done: number | Iterable<number>): void
+  /** records not acknowledged */
+  readonly length: number
+  /** what counts against the limit */
+  readonly bytes: number
+  /** when the oldest that waits was appended, milliseconds since the epoch; null when nothing waits */
+  readonly oldestAt: number | null
+  /** everything up to here is acknowledged or lost */
+  readonly ackedSeq: number
+  /** the output's; called when there is something to peek that was not there before */
+  onAvailable: () => void
+  /** The last: what waits is there again at the next start, where there is a folder. */
+  close(): Promise<void>
+}
+
+/** Records that are lost, for a gap record. */
+export interface Loss {
+  readonly count: number
+  readonly reason: string
+  /** times of the first and the last of them, where known */
+  readonly from: Time | null
+  readonly to: Time | null
+}
+
+/** A record that a receiver refused for good. */
+export interface Refusal {
+  /** without its LF */
+  readonly record: Uint8Array
+  /** HTTP status; 0 where there was no answer */
+  readonly status: number
+  /** in a few words: `refused`, `too large` */
+  readonly reason: string
+  /** the answer's body; the first 1,024 bytes are kept. Nothing secret may be in it. */
+  readonly body: Uint8Array
+}
+
+/** Where they are kept, to be looked at and sent again. */
+export interface DeadLetters {
+  /** Resolves when they are safe; what cannot be kept is counted as lost. Never throws. */
+  add(refusals: readonly Refusal[]): Promise<void>
+  /** Hands over what is to be sent again, whole lines, at the start and every few seconds. `take` resolves when the lines are safe (appended and synced); a crash before means again. */
+  takeReplays(take: (lines: Uint8Array) => Promise<void>): Promise<void>
 }

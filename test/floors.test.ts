@@ -11,13 +11,15 @@ const root = fileURLToPath(new URL('../src/', import.meta.url))
 
 /** A folder's files look within their own folder; single files of floors 1 and 2 only below. */
 const floors: readonly (readonly [RegExp, number])[] = [
-  [/^(event|stage|kernel|tally)\.ts$/, 0],
-  [/^(frame|route)\.ts$/, 1],
+  [/^(event|stage|kernel|kernel-messages|tally|address)\.ts$/, 0],
+  [/^(frame|route|unit|metrics)\.ts$/, 1],
   [/^(formats|detectors|printers)\//, 1],
+  [/^doctor\/(host|facts)\.ts$/, 2],
+  [/^doctor\//, 1],
   [/^(inputs|outputs)\//, 2],
-  [/^log\.ts$/, 2],
-  [/^(parts|cli)\.ts$/, 3],
-  [/^run\.ts$/, 4],
+  [/^((log|checkpoint|deadletters|systemd|http)\.ts$|spool\/)/, 2],
+  [/^((parts|cli|config)\.ts$|config\/)/, 3],
+  [/^run\//, 4],
   [/^commands\//, 4],
   [/^main\.ts$/, 5],
 ]
@@ -89,11 +91,11 @@ describe('the house', () => {
   })
 
   test.each([
-    ['an import turned upward', 'frame.ts', "import './run.js'", 'frame.ts (floor 1) imports run.ts (floor 4) upward'],
+    ['an import turned upward', 'frame.ts', "import './run/run.js'", 'frame.ts (floor 1) imports run/run.ts (floor 4) upward'],
     ['an import sideways', 'printers/ndjson.ts', "import '../formats/scan.js'", 'printers/ndjson.ts imports formats/scan.ts sideways'],
     ['a part that imports a part', 'formats/conntrack-save.ts', "import './conntrack-xml.js'", 'formats/conntrack-save.ts imports formats/conntrack-xml.ts: parts meet in parts.ts'],
     ['a package on a pure floor', 'route.ts', "import 'node:fs'", 'route.ts imports node:fs: floors 0 and 1 import no package and no node:'],
-    ['process outside main.ts', 'run.ts', 'process.exit(1)', "run.ts touches process, which is main.ts's"],
+    ['process outside main.ts', 'run/run.ts', 'process.exit(1)', "run/run.ts touches process, which is main.ts's"],
     ['a circle', 'kernel.ts', "import './event.js'\nimport './stage.js'", 'circle: '],
   ])('refuses %s', (_, file, line, says) => {
     const turned = new Map(sources)

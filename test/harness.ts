@@ -1,11 +1,17 @@
 /** Runs the program's own loop on bytes in memory, cut into any pieces, and gives what it wrote. */
 import { FlowTracker } from '../src/detectors/flows/tracker.js'
+import { Holders } from '../src/detectors/flows/holders.js'
+import { Levels } from '../src/detectors/levels.js'
+import { TableFull } from '../src/detectors/table-full.js'
 import { localClock } from '../src/formats/local-time.js'
 import { lineFormats } from '../src/parts.js'
 import { NdjsonPrinter } from '../src/printers/ndjson.js'
 import { defaultTypes, type RecordType, Route, type RouteOptions } from '../src/route.js'
-import { Run } from '../src/run.js'
-import type { Input, Output } from '../src/stage.js'
+import { Channels } from '../src/run/channel.js'
+import { Records } from '../src/run/records.js'
+import { Run } from '../src/run/run.js'
+import { Source } from '../src/run/source.js'
+import type { BootTime, Feed, Input, Output } from '../src/stage.js'
 import { Tally } from '../src/tally.js'
 
 export interface Options {
@@ -15,6 +21,11 @@ export interface Options {
   readonly flowsMax?: number
   readonly rid?: boolean
   readonly seed?: number
+  /** the kernel's clock at 0 */
+  readonly boot?: BootTime
+  /** merged by time, as several inputs that end are */
+  readonly once?: boolean
+  readonly name?: string
 }
 
 export interface Result {
@@ -30,43 +41,67 @@ export interface Result {
 export const RECEIVED = '2026-11-22T12:00:00.000000Z'
 const RECEIVED_MICROSECONDS = Date.parse(RECEIVED) * 1000
 
-export async function runPieces(pieces: readonly Uint8Array[], options: Options = {}): Promise<Result> {
+export function runPieces(pieces: readonly Uint8Array[], options: Options = {}): Promise<Result> {
+  return runInputs([pieces], options)
+}
+
+export async function runInputs(inputs: readonly (readonly Uint8Array[])[], options: Options = {}): Promise<Result> {
   const tally = new Tally()
-  const tracker = new FlowTracker({ flowsMax: options.flowsMax ?? 100_000, seed: options.seed ?? 1 })
   const written: Buffer[] = []
   const diagnostics: string[] = []
-  const run = new Run({
-    input: memoryInput(pieces),
-    outputs: [memoryOutput(written)],
-    tracker,
-    tally,
-    printer: new NdjsonPrinter({ host: '', input: '', netns: 0, netnsName: '', ridPrefix: options.rid === true ? 'r' : null }),
-    route: new Route({
-      emit: options.emit ?? defaultTypes,
-      transitionsOnly: false,
-      since: -Infinity,
-      until: Infinity,
-      where: [],
-      ...options.route,
-    }),
-    context: {
-      receivedSec: 0,
-      receivedUsec: 0,
-      localClock: localClock(options.timezone ?? 'UTC'),
-      reason: '',
-      extraLines: 0,
-      bodyAt: 0,
-      expect: null,
-      gap: null,
-      diagnostic: '',
-      dumpEnd: false,
-    },
-    text: true,
-    formats: lineFormats,
-    diagnose: (message) => diagnostics.push(message),
+  const tracker: FlowTracker = new FlowTracker({ flowsMax: options.flowsMax ?? 100_000, seed: options.seed ?? 1, fullTable: { wasFull: (netns, sec) => records.wasFull(netns, sec) } })
+  const tableFull: TableFull = new TableFull({ emit: (alert) => records.alert(alert), holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)), boot: '', ...(options.once === true || inputs.length > 1 ? { patienceSec: 30 } : {}) })
+  const route = new Route({
+    emit: options.emit ?? defaultTypes,
+    transitionsOnly: false,
+    since: -Infinity,
+    until: Infinity,
+    where: [],
+    ...options.route,
   })
-  const { failure } = await run.toEnd()
-  if (failure !== '') throw new Error(failure)
+  const context = { host: '', input: '', netns: 0, netnsName: '', ridPrefix: options.rid === true ? 'r' : null }
+  const channels = new Channels([{ route, outputs: [memoryOutput(written)] }], () => run.abort())
+  const records: Records = new Records({ channels, tracker, tally, tableFull, own: context, levels: new Levels(), printer: new NdjsonPrinter(), writeDumps: false })
+  const run: Run = new Run({
+    feeds: inputs.map((pieces) => ({ feed: memoryFeed(memoryInput(pieces)), isNamed: true })),
+    records,
+    channels,
+    once: options.once ?? inputs.length > 1,
+    now: () => ({ sec: RECEIVED_MICROSECONDS / 1e6, usec: 0 }),
+    report: (message) => diagnostics.push(message),
+    sourceOf: (input, isMerged) =>
+      new Source(
+        {
+          input,
+          random: 'run',
+          context,
+          lines: {
+            receivedSec: 0,
+            receivedUsec: 0,
+            localClock: localClock(options.timezone ?? 'UTC'),
+            reason: '',
+            extraLines: 0,
+            bodyAt: 0,
+            expect: null,
+            gap: null,
+            kernel: null,
+            sample: null,
+            settled: [],
+            boot: () => options.boot ?? null,
+            diagnostic: '',
+            dumpEnd: false,
+          },
+          text: true,
+          formats: lineFormats(null),
+          kernelFacts: { namesNamespaces: null, initialNetns: 0 },
+          diagnose: (message) => diagnostics.push(message),
+        },
+        records,
+        isMerged,
+      ),
+  })
+  const { failure, missing } = await run.toEnd()
+  if (failure !== '' || missing !== '') throw new Error(failure || missing)
   const bytes = Buffer.concat(written)
   const text = bytes.toString('utf8')
   return { bytes, text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics }
@@ -81,16 +116,27 @@ export async function recordsOf(text: string, options: Options = {}): Promise<Re
   return (await runText(text, options)).lines.map((line) => JSON.parse(line) as Record<string, unknown>)
 }
 
+function memoryFeed(input: Input): Feed {
+  return { name: input.name, open: async (add) => add(input), stop: () => {}, abort: () => {} }
+}
+
 function memoryInput(pieces: readonly Uint8Array[]): Input {
   let at = 0
   let chunk = new Uint8Array(0)
   const all = pieces.filter((piece) => piece.length > 0).flatMap((piece) => split(piece))
   return {
     name: '-',
+    notices: [],
+    isDump: false,
     isBusy: true,
+    isLive: false,
+    netns: 0,
+    netnsName: '',
     ridPrefix: 'r',
-    ridByOffset: true,
+    ridBy: 'offset',
     offset: 0,
+    boot: () => null,
+    position: () => null,
     onIdle: () => {},
     get chunk() {
       return chunk

@@ -77,7 +77,7 @@ describe('the sums', () => {
 
   test('say which output has how much, and count each of them in written', async () => {
     const file = `file:${scratch('out')}`
-    const { done } = await run(['run', '-o', '-', '-o', file], incident)
+    const { done } = await run(['run', '-i', '-', '-o', '-', '-o', file], incident)
     expect(done!.outputs).toEqual({ '-': 626, [file]: 626 })
     expect(done!.written).toBe(1252)
   })
@@ -103,7 +103,7 @@ describe('the sums', () => {
   })
 
   test('count what an output took before another one failed', async () => {
-    const { status, done, lines } = await shell('printf "%s\\n" "$LINE" | "$@"'.replace('$LINE', UPDATE), 'run', '-o', '-', '-o', 'file:/dev/full')
+    const { status, done, lines } = await shell('printf "%s\\n" "$LINE" | "$@"'.replace('$LINE', UPDATE), 'run', '-i', '-', '-o', '-', '-o', 'file:/dev/full')
     expect(status).toBe(1)
     expect(done!.outputs).toEqual({ '-': lines.length, 'file:/dev/full': 0 })
   })
@@ -165,7 +165,7 @@ describe('a reader that goes away', () => {
 
   test('leaves whole lines in the other output', async () => {
     const path = scratch('out')
-    const { status } = await shell(`yes '${UPDATE}' | "$@" | head -n 1; exit \${PIPESTATUS[1]}`, 'run', '-o', '-', '-o', `file:${path}`)
+    const { status } = await shell(`yes '${UPDATE}' | "$@" | head -n 1; exit \${PIPESTATUS[1]}`, 'run', '-i', '-', '-o', '-', '-o', `file:${path}`)
     expect(status).toBe(0)
     for (const line of wholeLines(readFileSync(path))) JSON.parse(line)
   })
@@ -214,7 +214,7 @@ describe('a reader that stalls', () => {
     const out = await Pipe.open()
     const path = scratch('out')
     feed(UPDATE, into, 50_000)
-    const running = new Program(['run', '-o', '-', '-o', `file:${path}`], into, out)
+    const running = new Program(['run', '-i', '-', '-o', '-', '-o', `file:${path}`], into, out)
     await out.begins()
     await sleep(300)
     expect(statSync(path).size).toBeLessThan(2 << 20)
@@ -412,9 +412,9 @@ describe('the exit status', () => {
     [['--bogus'], '--bogus'],
     [['frob'], 'frob|argument'],
     [['run', 'extra'], 'argument'],
-    [['run', '-o', 'nowhere'], 'file:PATH'],
-    [['run', '-o', '-', '-o', '-'], 'twice'],
-    [['run', '-i', 'nothing'], 'standard input'],
+    [['run', '-i', '-', '-o', 'nowhere'], 'file:PATH'],
+    [['run', '-i', '-', '-o', '-', '-o', '-'], 'twice'],
+    [['run', '-i', ''], 'is no input'],
     [['--emit', 'flow,bogus'], 'bogus.*expected flow'],
     [['--where', 'bogus=1'], 'bogus.*expected.*sport'],
     [['--where', 'event=started'], 'event=started: expected new'],
@@ -460,7 +460,7 @@ describe('the exit status', () => {
 
   test('of an output that cannot be opened is 1, and the message names it', async () => {
     const path = scratch('no/such/directory')
-    const { status, diagnostics } = await run(['run', '-o', `file:${path}`], incident)
+    const { status, diagnostics } = await run(['run', '-i', '-', '-o', `file:${path}`], incident)
     expect(status).toBe(1)
     expect(diagnostics).toHaveLength(1)
     expect(diagnostics[0]).toMatchObject({ level: 50, msg: expect.stringMatching(/cannot be opened: ENOENT/) })
@@ -474,7 +474,7 @@ describe('the exit status', () => {
   })
 
   test('of a full disk under a file output is 1, and the message names the file', async () => {
-    const { status, diagnostics } = await run(['run', '-o', 'file:/dev/full'], incident)
+    const { status, diagnostics } = await run(['run', '-i', '-', '-o', 'file:/dev/full'], incident)
     expect(status).toBe(1)
     expect(diagnostics).toEqual([expect.objectContaining({ level: 50, msg: expect.stringMatching(/file:\/dev\/full failed: ENOSPC/) })])
   })
@@ -529,7 +529,7 @@ describe('outputs', () => {
     writeFileSync(open, '', { mode: 0o644 })
     const mask = process.umask(0o077)
     try {
-      await run(['run', '-o', `file:${strict}`, '-o', `file:${open}`], incident)
+      await run(['run', '-i', '-', '-o', `file:${strict}`, '-o', `file:${open}`], incident)
     } finally {
       process.umask(mask)
     }
@@ -556,7 +556,7 @@ describe('outputs', () => {
   test('after a line that a crash cut off the next record is a line of its own', async () => {
     const path = scratch('out')
     writeFileSync(path, '{"time":"2026-11-22T10:00:00.000000Z","type":"fl')
-    await run(['run', '-o', `file:${path}`], text(...life(1)))
+    await run(['run', '-i', '-', '-o', `file:${path}`], text(...life(1)))
     const whole = wholeLines(readFileSync(path)).filter((line) => isJson(line))
     expect(whole).toHaveLength(5)
   })
@@ -565,7 +565,7 @@ describe('outputs', () => {
     const path = scratch('out')
     const into = await Pipe.open()
     feed(UPDATE, into)
-    const running = new Program(['run', '-o', `file:${path}`], into, 'ignore')
+    const running = new Program(['run', '-i', '-', '-o', `file:${path}`], into, 'ignore')
     await until(() => existsSync(path) && statSync(path).size > 20 << 20)
     running.signal('SIGKILL')
     expect((await running.ended).status).toBe(137)
@@ -740,7 +740,7 @@ describe('options', () => {
     [['--since', '2026-11-22T10:00:04Z'], { time: '2026-11-22T10:00:04.000001Z' }],
     [['--format', 'conntrack-xml'], undefined],
   ])('%j behind run says the same as without run', async (args, first) => {
-    const [without, { records }] = await Promise.all([run(args, lives), run(['run', ...args], lives)])
+    const [without, { records }] = await Promise.all([run(args, lives), run(['run', '-i', '-', ...args], lives)])
     if (first === undefined) expect(records).toEqual([])
     else expect(records[0]).toMatchObject(first)
     expect(records).toHaveLength(without.records.length)

@@ -308,7 +308,7 @@ describe('which flow it is', () => {
   })
 
   test('the same tuple in two namespaces is two flows', () => {
-    const tracker = new FlowTracker({ flowsMax: 100, seed: 1 })
+    const tracker = new FlowTracker({ flowsMax: 100, seed: 1, fullTable: { wasFull: () => false } })
     const track = (netns: number, event: number, state: Parameters<typeof tcpState>[0]): [string, number] => {
       const e = new FlowEvent()
       Object.assign(e, { event, netns, family: 4, protocol: 6, sec: T, state: tcpState(state), unreplied: event === NEW })

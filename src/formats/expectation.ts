@@ -2,10 +2,11 @@
  * Expectations: `conntrack -E expect`, `-L expect`, their XML, /proc/net/nf_conntrack_expect and ip_conntrack_expect, and the `EXPECTING:` lines of kernel 2.4.
  * Rare lines, so plain patterns on text. Grammar: libnetfilter_conntrack src/expect/snprintf_*.c, net/netfilter/nf_conntrack_expect.c.
  */
+import { addressText } from '../address.js'
 import { type ExpectEvent, type ExpectTuple, DESTROY, ENTRY, KEYS_GRE, KEYS_ICMP, KEYS_NONE, KEYS_PORTS, NEW, page, TIME_LOCAL, TIME_RECEIVED } from '../event.js'
 import { EXPECTATION_LINE_BYTES_MAX } from '../kernel.js'
 import { EXPECT, type LineContext, type LineFormat, REJECTED_LINE } from '../stage.js'
-import { formatAddress4, formatAddress6, got, isAt, LF, readAddress, SPACE, toScratch, utf8 } from './scan.js'
+import { got, isAt, LF, readAddress, SPACE, toScratch, utf8 } from './scan.js'
 
 export const expectation: LineFormat = {
   name: 'expectation',
@@ -116,7 +117,7 @@ function addressOf(text: string): { text: string; words: number[] } | null {
   const end = readAddress(at)
   if (end < 0 || page[end] !== LF) return null
   const words = [got.w0, got.w1, got.w2, got.w3]
-  return { text: got.family === 4 ? formatAddress4(got.w3) : formatAddress6(got.w0, got.w1, got.w2, got.w3), words }
+  return { text: addressText(got.w0, got.w1, got.w2, got.w3, got.family === 4 ? 4 : 6), words }
 }
 
 /** `<flow type="new"><layer3 …><expected>…`: tuples are spread over the two layers. */

@@ -1,25 +1,162 @@
-/** Lines that are JSON objects: other programs' logs. They are understood to be none of our business, if they are JSON at all. */
+/**
+ * Lines that are JSON objects, and documents of them that are laid out over many lines: the journal's (`-o json`, json-pretty, json-sse, json-seq), `dmesg --json`,
+ * and our own records read back. Every other object is understood to be none of our business, if it is JSON at all.
+ */
 import { page } from '../event.js'
-import { IGNORED, type LineFormat, REJECTED_LINE } from '../stage.js'
-import { utf8 } from './scan.js'
+import { HELD, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
+import { give, HeldLines } from './kernel-log/held.js'
+import { dmesgRecord, findInJson } from './kernel-log/json-record.js'
+import { isAt, utf8 } from './scan.js'
 
-export const jsonLines: LineFormat = {
-  name: 'json-lines',
+const BRACE = 123
+const RECORD_SEPARATOR = 0x1e
+const SSE = 'data: '
+/** A document that is laid out may be so long; dmesg's, which holds the whole log, is taken record by record. */
+const DOCUMENT_CHARACTERS_MAX = 1 << 20
+const DMESG = /^\{\s*"dmesg"\s*:\s*\[$/
+const NOT_JSON = 'begins with { and is not valid JSON'
+/** Of commas, colons, numbers and the three words. */
+const OUTSIDE_STRINGS = ' \t\r,:0123456789+-.eEtrufalsn'
+const CUT_OFF = 'a JSON document that is cut off'
 
-  begins(at) {
-    return page[at] === 123
-  },
+/** One for each input. */
+export function jsonLines(): LineFormat {
+  return new JsonLines()
+}
 
-  read(at, lineEnd, _event, context) {
-    const text = utf8(at, lineEnd).trimEnd()
-    // the first line of a document that is laid out over many
-    if (text === '{') return IGNORED
-    try {
-      JSON.parse(text)
-      return IGNORED
-    } catch {
-      context.reason = 'begins with { and is not valid JSON'
-      return REJECTED_LINE
+class JsonLines implements LineFormat {
+  readonly name = 'json-lines'
+  readonly #lines = new HeldLines()
+  /** what of a document, or of a record of dmesg's, has come; '' outside of one */
+  #text = ''
+  #depth = 0
+  /** within the document of dmesg --json */
+  #isDmesg = false
+
+  begins(at: number): boolean {
+    const c = page[at]
+    if (c === BRACE) return true
+    if (c === RECORD_SEPARATOR) return page[at + 1] === BRACE
+    if (c === 100) return page[at + SSE.length] === BRACE && isAt(at, SSE)
+    // blank, tab, quote, closing bracket or brace
+    return (this.#text !== '' || this.#isDmesg) && (c === 32 || c === 9 || c === 34 || c === 93 || c === 125)
+  }
+
+  read(at: number, lineEnd: number, _event: unknown, context: LineContext): Outcome {
+    const c = page[at]
+    const line = utf8(c === RECORD_SEPARATOR ? at + 1 : c === 100 ? at + SSE.length : at, lineEnd)
+    const text = line.trim()
+    if (c === BRACE || c === RECORD_SEPARATOR || c === 100) {
+      this.#interrupt(context)
+      return text === '{' ? this.#begin(line) : this.#object(text, context)
     }
-  },
+    return this.#isDmesg ? this.#dmesgLine(line, text, context) : this.#documentLine(line, context)
+  }
+
+  /** What is held comes out as cut off. dmesg's records may go on: only the output of a slow command has stopped for a while. */
+  settle(context: LineContext): void {
+    this.#lines.reject(context, CUT_OFF)
+    this.#text = ''
+  }
+
+  #interrupt(context: LineContext): void {
+    this.settle(context)
+    this.#isDmesg = false
+  }
+
+  #object(text: string, context: LineContext): Outcome {
+    const value = parse(text)
+    if (value !== undefined) return give(findInJson(value, context), context)
+    context.reason = NOT_JSON
+    return REJECTED_LINE
+  }
+
+  #begin(line: string): Outcome {
+    this.#text = '{'
+    this.#depth = 1
+    this.#lines.hold(line)
+    return HELD
+  }
+
+  #documentLine(line: string, context: LineContext): Outcome {
+    const depth = this.#depth + depthOf(line)
+    // not JSON at all, or longer than any record: only what came before was held
+    if (Number.isNaN(depth) || depth < 0 || this.#text.length + line.length > DOCUMENT_CHARACTERS_MAX) return this.#end(context, NOT_JSON)
+    this.#text += `\n${line}`
+    this.#depth = depth
+    if (depth === 0) {
+      const value = parse(this.#text)
+      if (value === undefined) return this.#end(context, NOT_JSON)
+      this.#lines.settle(context, findInJson(value, context))
+      this.#text = ''
+      return IGNORED
+    }
+    if (depth === 2 && DMESG.test(this.#text.trimEnd())) {
+      this.#lines.settle(context)
+      this.#isDmesg = true
+      this.#text = ''
+    }
+    this.#lines.hold(line)
+    return HELD
+  }
+
+  #end(context: LineContext, reason: string): Outcome {
+    this.#lines.reject(context, reason)
+    this.#text = ''
+    return IGNORED
+  }
+
+  /**
+   * dmesg writes `{`, a key on each line, and `}`, `},` or `},{`; then `]` and `}`. The line between two records is held until the next
+   * comes, so that there is one to reject where the document breaks off.
+   */
+  #dmesgLine(line: string, text: string, context: LineContext): Outcome {
+    if (this.#text === '') {
+      this.#lines.settle(context)
+      if (line.startsWith('}')) {
+        this.#isDmesg = false
+        return IGNORED
+      }
+      // else what follows a pause within a record
+      if (text !== '{' && text !== ']' && text !== '},{') return IGNORED
+      if (text !== ']') this.#text = '{'
+    } else if (text === '}' || text === '},' || text === '},{') {
+      const value = parse(`${this.#text}}`)
+      if (value === undefined) this.#lines.reject(context, NOT_JSON)
+      else this.#lines.settle(context, dmesgRecord(value, context))
+      this.#text = text === '},{' ? '{' : ''
+    } else if (this.#text.length + line.length > DOCUMENT_CHARACTERS_MAX) {
+      return this.#end(context, NOT_JSON)
+    } else {
+      this.#text += line
+    }
+    this.#lines.hold(line)
+    return HELD
+  }
+}
+
+/** undefined for what is no JSON. */
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** How much deeper the line ends than it began; NaN where it cannot be a line of a document: strings do not go over a line's end. */
+function depthOf(line: string): number {
+  let depth = 0
+  let quoted = false
+  for (let i = 0; i < line.length; i++) {
+    const c = line[i]!
+    if (quoted) {
+      if (c === '\\') i++
+      else if (c === '"') quoted = false
+    } else if (c === '"') quoted = true
+    else if (c === '{' || c === '[') depth++
+    else if (c === '}' || c === ']') depth--
+    else if (!OUTSIDE_STRINGS.includes(c)) return NaN
+  }
+  return quoted ? NaN : depth
 }

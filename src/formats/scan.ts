@@ -2,6 +2,7 @@
  * Reading single values out of `page`: the small scanners that the formats share. Each takes the offset where the value begins and gives the offset behind it,
  * or -1. A line always ends in LF, which no value contains, so none of them looks at a bound. Results lie in `got`, which the next call overwrites.
  */
+import { formatAddress6 } from '../address.js'
 import { page, pageView, SCRATCH_AT, SCRATCH_END } from '../event.js'
 
 const bytes = page
@@ -98,6 +99,15 @@ export function toScratch(text: string): number {
 
 /** The scratch is used round and round: it holds many times what one line can ask for. */
 const scratch = { at: SCRATCH_AT }
+
+/** For a record that is put aside: from here on the scratch holds its text alone, and so much of it. */
+export function useScratchAfresh(): void {
+  scratch.at = SCRATCH_AT
+}
+
+export function scratchUsed(): number {
+  return scratch.at - SCRATCH_AT
+}
 
 /** A dotted quad into `got.w3` alone, for the common case; -1 for everything else, which `readAddress` may know. */
 export function readAddress4(at: number): number {
@@ -246,31 +256,6 @@ const hexValue = new Int8Array(256).fill(-1)
 for (let i = 0; i < 16; i++) {
   hexValue['0123456789abcdef'.charCodeAt(i)] = i
   hexValue['0123456789ABCDEF'.charCodeAt(i)] = i
-}
-
-/** RFC 5952 text as inet_ntop(3) of glibc writes it, so that every form of a flow shows the same address. */
-export function formatAddress6(w0: number, w1: number, w2: number, w3: number): string {
-  const g = [w0 >>> 16, w0 & 0xffff, w1 >>> 16, w1 & 0xffff, w2 >>> 16, w2 & 0xffff, w3 >>> 16, w3 & 0xffff]
-  let best = -1
-  let bestLength = 1
-  for (let i = 0; i < 8; i++) {
-    let n = 0
-    while (i + n < 8 && g[i + n] === 0) n++
-    if (n > bestLength) {
-      best = i
-      bestLength = n
-    }
-    i += n
-  }
-  if (best === 0 && (bestLength === 6 || (bestLength === 5 && g[5] === 0xffff))) {
-    return `::${bestLength === 5 ? 'ffff:' : ''}${formatAddress4(w3)}`
-  }
-  const hex = (from: number, to: number): string => g.slice(from, to).map((x) => x.toString(16)).join(':')
-  return best < 0 ? hex(0, 8) : `${hex(0, best)}::${hex(best + bestLength, 8)}`
-}
-
-export function formatAddress4(word: number): string {
-  return `${word >>> 24}.${(word >>> 16) & 255}.${(word >>> 8) & 255}.${word & 255}`
 }
 
 /** Are the `length` bytes at `at` those at `like`? Four at a time: the two ranges may overshoot into each other's neighbours only where they agree. */

@@ -7,8 +7,9 @@
 import { constants, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
-import { CHUNK_BYTES_MAX } from '../event.js'
-import type { Input } from '../stage.js'
+import { CHUNK_BYTES_MAX, TIME_BOOT, TIME_ESTIMATED } from '../event.js'
+import { lastMonotonic } from '../formats/kernel-log/last-monotonic.js'
+import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
 import { positionOf } from './descriptor.js'
 
 const FILE_CHUNK_BYTES = CHUNK_BYTES_MAX
@@ -21,29 +22,86 @@ const GATHER_MS = 2
 const STOP_MS = 1000
 const STOP_BYTES = 1 << 20
 
+/** Of a file's end so much is looked at for the kernel's clock. */
+const TAIL_BYTES = 1 << 16
+
+export interface StdinOptions {
+  readonly isTerminal: boolean
+  /** what record ids begin with where there are no offsets */
+  readonly random: string
+  readonly hash: (text: string) => string
+  /** CLOCK_MONOTONIC in microseconds */
+  readonly monotonic: () => number
+}
+
+/** Standard input as the one input of its feed. */
+export function stdinFeed(options: StdinOptions): Feed {
+  let input: Input | null = null
+  return {
+    name: '-',
+    open: async (add) => {
+      try {
+        input = openStdin(options)
+      } catch (error) {
+        throw new InputError('broken', `standard input cannot be read: ${error instanceof Error ? error.message : String(error)}`)
+      }
+      add(input)
+    },
+    // the input is asked itself
+    stop: () => {},
+    abort: () => {},
+  }
+}
+
 /** What standard input is, by fstat. */
-export function openStdin(isTerminal: boolean, ids: { random: string; hash: (text: string) => string }): Input {
+function openStdin(options: StdinOptions): Input {
   const stat = fstatSync(0)
-  if (stat.isFile()) return new FileInput(stat, ids.hash)
-  return isTerminal ? new StreamInput(new ReadStream(0), ids.random) : stat.isFIFO() || stat.isSocket() ? new PipeInput(stat, ids.random) : new FileInput(stat, ids.hash)
+  if (stat.isFile()) return new FileInput(stat, options)
+  if (options.isTerminal) return new StreamInput(new ReadStream(0), options)
+  return stat.isFIFO() || stat.isSocket() ? new PipeInput(stat, options) : new FileInput(stat, options)
 }
 
 /** `< file`, and devices such as /dev/null. */
 class FileInput implements Input {
   readonly name = '-'
+  readonly notices = []
+  readonly isDump = false
   readonly isBusy = true
-  readonly ridByOffset = true
+  readonly isLive = false
+  readonly netns = 0
+  readonly netnsName = ''
+  readonly ridBy = 'offset'
   readonly ridPrefix: string
   readonly offset = positionOf(0)
   onIdle = (): void => {}
   readonly #buffer = new Uint8Array(FILE_CHUNK_BYTES)
   #chunk = this.#buffer.subarray(0, 0)
   readonly #modified: number
+  readonly #size: number
+  #boot: BootTime | null = null
+  #bootIsKnown = false
   #stopped = false
 
-  constructor(stat: Stats, hash: (text: string) => string) {
+  constructor(stat: Stats, { hash }: StdinOptions) {
     this.#modified = stat.mtimeMs * 1000
+    this.#size = stat.size
     this.ridPrefix = `${hash(`${stat.dev} ${stat.ino} ${stat.birthtimeMs}`)}.0`
+  }
+
+  /** The last line that shows the kernel's clock is taken to be as old as the file. */
+  boot(): BootTime | null {
+    if (!this.#bootIsKnown) {
+      this.#bootIsKnown = true
+      const tail = new Uint8Array(Math.min(TAIL_BYTES, this.#size))
+      const n = readSync(0, tail, 0, tail.length, this.#size - tail.length)
+      const last = lastMonotonic(tail.subarray(0, n))
+      if (last >= 0) this.#boot = { microseconds: this.#modified - last, source: TIME_ESTIMATED }
+    }
+    return this.#boot
+  }
+
+  position(): null {
+    return null
   }
 
   get chunk(): Uint8Array {
@@ -84,7 +142,12 @@ class FileInput implements Input {
 /** What pipes and terminals have in common: lines without a time are as old as the read, and a stop waits for the end of the stream for a moment. */
 abstract class LiveInput implements Input {
   readonly name = '-'
-  readonly ridByOffset = false
+  readonly notices = []
+  readonly isDump = false
+  readonly isLive = false
+  readonly netns = 0
+  readonly netnsName = ''
+  readonly ridBy = 'counter'
   readonly offset = 0
   readonly ridPrefix: string
   onIdle = (): void => {}
@@ -93,9 +156,20 @@ abstract class LiveInput implements Input {
   protected deliver: ((n: number) => void) | null = null
   #left = STOP_BYTES
   #ended = false
+  readonly #monotonic: () => number
 
-  constructor(random: string) {
+  constructor({ random, monotonic }: StdinOptions) {
     this.ridPrefix = random
+    this.#monotonic = monotonic
+  }
+
+  /** A pipe is taken to bring the log of the kernel that runs now. */
+  boot(): BootTime {
+    return { microseconds: this.receivedMicroseconds() - this.#monotonic(), source: TIME_BOOT }
+  }
+
+  position(): null {
+    return null
   }
 
   abstract readonly isBusy: boolean
@@ -153,8 +227,8 @@ class PipeInput extends LiveInput {
   #hasWriter = false
   #lastRead = 0
 
-  constructor(stat: Stats, random: string) {
-    super(random)
+  constructor(stat: Stats, options: StdinOptions) {
+    super(options)
     this.#fd = stat.isFIFO() ? reopened() : 0
     this.#socket = new Socket({
       fd: this.#fd,
@@ -218,8 +292,8 @@ class StreamInput extends LiveInput {
   readonly isBusy = false
   readonly #stream: ReadStream
 
-  constructor(stream: ReadStream, random: string) {
-    super(random)
+  constructor(stream: ReadStream, options: StdinOptions) {
+    super(options)
     this.#stream = stream
     stream.pause()
     stream.on('data', (bytes: Buffer) => {

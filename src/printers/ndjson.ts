@@ -2,11 +2,16 @@
  * Records as NDJSON. Flow records are put together from prepared texts and bytes of the line; everything that is rare goes through JSON.stringify.
  */
 import {
+  type Alert,
+  type Drops,
   type ExpectEvent,
   type ExpectTuple,
   type FlowEvent,
   type Gap,
+  type KernelEvent,
   type Reject,
+  type TableRecord,
+  type Time,
   type Tuple,
   ctstateNames,
   DESTROY,
@@ -114,29 +119,59 @@ function transitionText(from: number, to: number): number {
   return transitionTexts[at]
 }
 
-/** Prints records of one input. */
+/** What stands behind the time, or behind the id, of a flow record up to the protocol, by event, family and protocol: alone, and behind other keys. */
+const heads = new Int32Array(4 * 2 * 256)
+const laterHeads = new Int32Array(4 * 2 * 256)
+
+/**
+ * Texts that an input has for itself, one slot for each length: there may be thousands of inputs, one after the other. What a slot holds is written anew when
+ * another input of the same length has its turn.
+ */
+const slots = new Map<number, { readonly name: number; text: string }>()
+
+function slotOf(text: string): number {
+  let slot = slots.get(text.length)
+  if (slot === undefined) {
+    slot = { name: prepareSlot(text), text }
+    slots.set(text.length, slot)
+  } else if (slot.text !== text) {
+    rewrite(slot.name, text)
+    slot.text = text
+  }
+  return slot.name
+}
+
+const NO_CONTEXT: RecordContext = { host: '', input: '', netns: 0, netnsName: '', ridPrefix: null }
+
 export class NdjsonPrinter {
-  readonly #context: RecordContext
-  /** what stands before the record id where there is one, and what stands behind the time (or the id) up to the protocol, by event, family and protocol */
-  readonly #beforeRid: number
-  readonly #heads = new Int32Array(4 * 2 * 256)
-  readonly #common: Record<string, unknown>
+  #context = NO_CONTEXT
+  /** what stands before the number of the record id, and behind it (or behind the version); 0 where there is neither id nor other key */
+  #beforeRid = 0
+  #common = 0
   /** the record's beginning up to the point of its time, kept for as long as the second lasts */
   #second = -1
   readonly #secondText = prepareSlot('{"time":"0000-00-00T00:00:00.')
 
-  constructor(context: RecordContext) {
+  /** The records that follow are of this input. */
+  use(context: RecordContext): void {
+    if (context === this.#context) return
     this.#context = context
-    this.#beforeRid = context.ridPrefix === null ? 0 : prepare(`Z","type":"flow","v":1,"rid":"${context.ridPrefix}:`)
-    this.#common = commonKeys(context)
+    const common = Object.entries(commonKeys(context)).map(([key, value]) => `,"${key}":${asciiJson(value)}`)
+    this.#beforeRid = context.ridPrefix === null ? 0 : slotOf(`Z","type":"flow","v":1,"rid":"${context.ridPrefix}:`)
+    if (context.ridPrefix !== null) this.#common = slotOf(`"${common.join('')}`)
+    else this.#common = common.length === 0 ? 0 : slotOf(`Z","type":"flow","v":1${common.join('')}`)
   }
 
   /** One flow record. `rid` is the number in the record's id, used where ids are on. */
   flow(event: FlowEvent, rid: number): void {
     const has = event.has
     let o = this.#time(pen.at, event.sec, event.usec)
-    if (this.#beforeRid !== 0) o = putInteger(put(o, this.#beforeRid), rid)
-    o = put(o, this.#head(event))
+    if (this.#common === 0) {
+      o = put(o, headOf(heads, event, 'Z","type":"flow","v":1'))
+    } else {
+      if (this.#beforeRid !== 0) o = putInteger(put(o, this.#beforeRid), rid)
+      o = put(put(o, this.#common), headOf(laterHeads, event, ''))
+    }
     if (event.timeoutLen !== 0) o = putCopy(o, TIMEOUT, event.timeoutAt, event.timeoutLen)
     o = put(o, stateTexts[(event.state + 1) * 3 + event.ctstate])
     o = put(printTuple(o, event.orig), REPLY)
@@ -174,26 +209,90 @@ export class NdjsonPrinter {
       family: event.family === 4 ? 'ipv4' : 'ipv6',
       protocol: protocolNames[event.protocol] ?? 'unknown',
       protocol_number: event.protocol,
-      timeout: event.timeout >= 0 ? event.timeout : undefined,
+      timeout: present(event.timeout),
       tuple: tuple(event.tuple),
       mask: event.mask === null ? undefined : tuple(event.mask),
       master: event.master === null ? undefined : tuple(event.master),
       zone: event.zone === 0 ? undefined : event.zone,
       flags: event.flags.length === 0 ? undefined : event.flags,
-      class: event.class < 0 ? undefined : event.class,
-      helper: event.helper === '' ? undefined : event.helper,
-      time_source: timeSourceNames[event.timeSource as 0 | 1 | 2] || undefined,
+      class: present(event.class),
+      helper: event.helper || undefined,
+      time_source: timeSourceNames[event.timeSource] || undefined,
     })
+  }
+
+  kernel(event: KernelEvent, rid: string): void {
+    this.#object(event, 'kernel', rid, {
+      ...namespaceKeys(event.netns, ''),
+      kind: event.kind,
+      priority: present(event.priority),
+      facility: present(event.facility),
+      seq: present(event.seq),
+      monotonic: event.monotonic < 0 ? undefined : event.monotonic / 1e6,
+      message: event.message,
+      repeat: event.repeat === 0 ? undefined : event.repeat,
+      count: present(event.count),
+      buckets: present(event.buckets),
+      max: present(event.max),
+      packet: event.packet ?? undefined,
+      ctstate: event.kind === 'invalid_packet' ? 'INVALID' : undefined,
+      time_source: timeSourceNames[event.timeSource] || undefined,
+    })
+  }
+
+  table(record: TableRecord, rid: string): void {
+    const rate = { new: present(record.rateNew), destroy: present(record.rateDestroy), drop: present(record.rateDrop) }
+    this.#object(record, 'table', rid, {
+      ...namespaceKeys(record.netns, record.netnsName),
+      count: present(record.count),
+      max: present(record.max),
+      usage: record.usage < 0 ? undefined : Number(record.usage.toFixed(4)),
+      buckets: present(record.buckets),
+      drop: present(record.drop),
+      early_drop: present(record.earlyDrop),
+      insert_failed: present(record.insertFailed),
+      rate: Object.values(rate).some((value) => value !== undefined) ? rate : undefined,
+      total: record.total ?? undefined,
+      time_source: timeSourceNames[record.timeSource] || undefined,
+    })
+  }
+
+  alert(alert: Alert): void {
+    this.#object(
+      alert,
+      'alert',
+      '',
+      {
+        ...namespaceKeys(alert.netns, alert.netnsName),
+        rule: alert.rule,
+        status: alert.status,
+        final: alert.final || undefined,
+        unconfirmed: alert.unconfirmed || undefined,
+        episode: alert.episode,
+        seq: alert.seq,
+        severity: alert.severity,
+        started: textOf(alert.started),
+        ended: textOf(alert.ended),
+        summary: alert.summary,
+        drops: alert.drops === null ? undefined : dropsObject(alert.drops),
+        table: alert.table ?? undefined,
+        top: alert.top.length === 0 ? undefined : alert.top,
+        time_source: timeSourceNames[alert.timeSource] || undefined,
+      },
+      this.#context.ridPrefix === null ? undefined : `${alert.episode}.${alert.seq}`,
+    )
   }
 
   gap(gap: Gap, rid: string): void {
     this.#object(gap, 'gap', rid, {
       cause: gap.cause,
-      count: gap.count < 0 ? undefined : gap.count,
-      at_least: gap.atLeast < 0 ? undefined : gap.atLeast,
-      from: gap.from === null ? undefined : isoTime(gap.from.sec, gap.from.usec),
-      to: gap.to === null ? undefined : isoTime(gap.to.sec, gap.to.usec),
-      time_source: timeSourceNames[gap.timeSource as 0 | 1 | 2] || undefined,
+      count: present(gap.count),
+      at_least: present(gap.atLeast),
+      from: textOf(gap.from),
+      to: textOf(gap.to),
+      output: gap.output,
+      reason: gap.reason,
+      time_source: timeSourceNames[gap.timeSource] || undefined,
     })
   }
 
@@ -203,14 +302,14 @@ export class NdjsonPrinter {
       reason: reject.reason,
       text: decoder.decode(reject.text),
       truncated: reject.bytes >= 0 ? true : undefined,
-      bytes: reject.bytes >= 0 ? reject.bytes : undefined,
+      bytes: present(reject.bytes),
       time_source: 'received',
     })
   }
 
-  #object(time: { readonly sec: number; readonly usec: number }, type: string, rid: string, rest: object): void {
-    const ids = this.#context.ridPrefix === null ? {} : { rid: `${this.#context.ridPrefix}:${rid}` }
-    const text = JSON.stringify({ time: isoTime(time.sec, time.usec), type, v: 1, ...ids, ...this.#common, ...rest })
+  #object(time: Time, type: string, rid: string, rest: object, wholeRid?: string): void {
+    const id = this.#context.ridPrefix === null ? undefined : (wholeRid ?? `${this.#context.ridPrefix}:${rid}`)
+    const text = JSON.stringify({ time: isoTime(time.sec, time.usec), type, v: 1, rid: id, ...commonKeys(this.#context), ...rest })
     pen.at += encoder.encodeInto(`${text}\n`, out.subarray(pen.at)).written
   }
 
@@ -221,19 +320,6 @@ export class NdjsonPrinter {
       rewrite(this.#secondText, `{"time":"${isoTime(sec, 0).slice(0, 20)}`)
     }
     return putMicroseconds(put(at, this.#secondText), usec)
-  }
-
-  #head(event: FlowEvent): number {
-    const at = (event.event * 2 + (event.family === 6 ? 1 : 0)) * 256 + event.protocol
-    if (this.#heads[at] === 0) this.#heads[at] = prepare(this.#headText(event))
-    return this.#heads[at]
-  }
-
-  #headText(event: FlowEvent): string {
-    const before = this.#context.ridPrefix === null ? 'Z","type":"flow","v":1' : '"'
-    const common = Object.entries(this.#common).map(([key, value]) => `,"${key}":${asciiJson(value)}`)
-    const protocol = protocolNames[event.protocol] ?? 'unknown'
-    return `${before}${common.join('')},"event":"${eventNames[event.event as 0 | 1 | 2 | 3]}","family":"ipv${event.family}","protocol":"${protocol}","protocol_number":${event.protocol}`
   }
 
   #rareBeforeId(at: number, event: FlowEvent): number {
@@ -253,12 +339,46 @@ export class NdjsonPrinter {
   }
 }
 
+function headOf(kept: Int32Array, event: FlowEvent, before: string): number {
+  const at = (event.event * 2 + (event.family === 6 ? 1 : 0)) * 256 + event.protocol
+  if (kept[at] === 0) {
+    const protocol = protocolNames[event.protocol] ?? 'unknown'
+    kept[at] = prepare(`${before},"event":"${eventNames[event.event as 0 | 1 | 2 | 3]}","family":"ipv${event.family}","protocol":"${protocol}","protocol_number":${event.protocol}`)
+  }
+  return kept[at]
+}
+
+/** -1 is absent. */
+function present(n: number): number | undefined {
+  return n < 0 ? undefined : n
+}
+
+function textOf(time: Time | null): string | undefined {
+  return time === null ? undefined : isoTime(time.sec, time.usec)
+}
+
+function dropsObject(drops: Drops): object {
+  return {
+    logged: present(drops.logged),
+    suppressed: present(drops.suppressed),
+    at_least: present(drops.atLeast),
+    estimate: present(drops.estimate),
+    counted: present(drops.counted),
+    early: present(drops.early),
+    races: present(drops.races),
+    since: textOf(drops.since),
+  }
+}
+
+function namespaceKeys(netns: number, netnsName: string): Record<string, unknown> {
+  return { ...(netns === 0 ? {} : { netns }), ...(netnsName === '' ? {} : { netns_name: netnsName }) }
+}
+
 function commonKeys(context: RecordContext): Record<string, unknown> {
   return {
     ...(context.host === '' ? {} : { host: context.host }),
     ...(context.input === '' ? {} : { input: context.input }),
-    ...(context.netns === 0 ? {} : { netns: context.netns }),
-    ...(context.netnsName === '' ? {} : { netns_name: context.netnsName }),
+    ...namespaceKeys(context.netns, context.netnsName),
   }
 }
 

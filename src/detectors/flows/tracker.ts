@@ -15,11 +15,13 @@ import {
   DESTROY,
   END_CLOSED,
   END_DELETED,
+  END_EVICTED,
   END_EXPIRED,
   END_REFUSED,
   END_REMOVED,
   END_RESET,
   END_UNKNOWN,
+  ENTRY,
   FROM_NONE,
   FROM_NULL,
   HAS_BY,
@@ -47,6 +49,8 @@ import {
   STATUS_STATE,
   tcpState,
 } from '../../kernel.js'
+import { Dumps } from './dumps.js'
+import type { FullTable } from '../../stage.js'
 import { Expectations } from './expectations.js'
 import {
   FLAG_ANSWERED,
@@ -68,6 +72,13 @@ import {
 const CLOSE = tcpState('CLOSE')
 const CLOSED_STATES = new Set([tcpState('TIME_WAIT'), tcpState('LAST_ACK'), sctpState('SHUTDOWN_ACK_SENT'), dccpState('TIMEWAIT')])
 
+/** In these the kernel may throw a flow out of a full table though it is assured: tcp_can_early_drop and its like in nf_conntrack_proto_{tcp,sctp,dccp}.c. */
+const EVICTABLE_STATES = new Set([
+  ...(['FIN_WAIT', 'LAST_ACK', 'TIME_WAIT', 'CLOSE', 'CLOSE_WAIT'] as const).map(tcpState),
+  ...(['SHUTDOWN_RECD', 'SHUTDOWN_SENT', 'SHUTDOWN_ACK_SENT'] as const).map(sctpState),
+  ...(['CLOSEREQ', 'CLOSING', 'TIMEWAIT'] as const).map(dccpState),
+])
+
 /** A tuple may have this many lives at once: each DESTROY that got lost leaves one behind, and XML shows all pings between two hosts as one tuple. */
 const LIVES_MAX = 8
 /** A row printed within two seconds of a change of state may be older than the change: the two come through different pipes. */
@@ -80,6 +91,9 @@ const DUMP_ROWS_BEHIND = 128
 /** The end of a dump looks at the whole table, if the dump was not tiny beside it: a stream of ends of dumps must not hold up the loop. */
 const DUMP_PLACES_FREE = 1024
 const DUMP_PLACES_FOR_A_ROW = 64
+/** Places of the table looked at for flows that a dump did not show: when it ends and with each tick, and with each event. */
+const DUMP_SWEEP_TICK = 1 << 18
+const DUMP_SWEEP_EVENT = 64
 /** Names of ended lives that are kept, so that the next life within the same second of the same tuple does not get one of them. */
 const ENDED_NAMES = 1 << 16
 /** At the limit one gap record at most in so many seconds. */
@@ -92,16 +106,20 @@ export interface FlowTrackerOptions {
   readonly flowsMax: number
   /** any number; changes no result */
   readonly seed: number
+  /** whether the table is known to be full: then the kernel ends flows to make room */
+  readonly fullTable: FullTable
 }
 
 export class FlowTracker {
   readonly table: FlowTable
   readonly expectations = new Expectations()
-  /** flows known from rows only that ran out or that a later dump did not show; flows given up at the limit, or as one life too many of a tuple */
+  readonly #fullTable: FullTable
+  /** flows known from rows only that ran out, flows that a later dump did not show; flows given up at the limit, or as one life too many of a tuple */
   forgotten = 0
   displaced = 0
   readonly #scopes = new Map<string, number>()
   readonly #scopeHash: number[] = []
+  readonly #scopeNetns: number[] = []
   #lastNetns = -1
   #lastZone = -1
   #lastScope = 0
@@ -127,9 +145,13 @@ export class FlowTracker {
   #footerRows = -1
   #dumpShown = -1
   readonly #dumpKinds = new Set<number>()
+  /** of the dumps that were asked for */
+  readonly #dumps: Dumps
 
   constructor(options: FlowTrackerOptions) {
     this.table = new FlowTable(options.flowsMax, options.seed)
+    this.#fullTable = options.fullTable
+    this.#dumps = new Dumps(this.table, (ref) => this.#forget(ref))
   }
 
   track(event: FlowEvent): void {
@@ -138,6 +160,7 @@ export class FlowTracker {
     const scope = this.#scope(event)
     event.scope = scope
     if (this.table.rowsOnly !== 0) this.#sweep()
+    const asked = this.#dumps.isBusy && this.#inAskedDump(scope)
     event.from = FROM_NONE
     event.after = -1
     if (event.state >= 0) {
@@ -148,6 +171,10 @@ export class FlowTracker {
     if (ref !== 0 && this.table.rowsOnly !== 0 && this.#ranOut(ref)) {
       this.#forget(ref)
       ref = 0
+    }
+    if (asked) {
+      if (event.event === ENTRY) return this.#onAskedEntry(event, scope, ref, hasId)
+      this.#dumps.sawEvent(event, ref, event.event === DESTROY)
     }
     switch (event.event) {
       case NEW:
@@ -182,6 +209,30 @@ export class FlowTracker {
   dumpEnds(): void {
     this.#footerRows = this.#dumpRows
     this.#dumpOver(true)
+  }
+
+  /**
+   * A dump of this namespace that the program asked for begins; its rows come until `dumpEnded`. They make flows known and are never a transition; what an event
+   * has said since the dump began stands against them. The kernel is listened to, so the flows of these rows do not run out by their timeouts.
+   */
+  dumpBegins(netns: number): void {
+    this.#dumps.begin(netns)
+  }
+
+  /** It is over. Whole: flows of the namespace that it did not show, and that had no event since it began, are forgotten and counted. */
+  dumpEnded(netns: number, whole: boolean): void {
+    this.#dumps.end(netns, whole)
+    this.sweepGone()
+  }
+
+  /** Forgets such flows, of a part of a large table; events do it too. To be called with each tick. True when there are more places to look at. */
+  sweepGone(): boolean {
+    return this.#dumps.isBusy && this.#dumps.sweep(DUMP_SWEEP_TICK)
+  }
+
+  #inAskedDump(scope: number): boolean {
+    this.#dumps.sweep(DUMP_SWEEP_EVENT)
+    return this.#dumps.isOpen(scope)
   }
 
   /**
@@ -347,6 +398,46 @@ export class FlowTracker {
     this.#dumpRow()
   }
 
+  /** A row of a dump that was asked for. */
+  #onAskedEntry(event: FlowEvent, scope: number, found: number, hasId: boolean): void {
+    const table = this.table
+    const dumps = this.#dumps
+    let ref = found
+    const state = this.#stateOf(event, ref === 0 ? -1 : table.state(ref))
+    event.state = state
+    if (ref === 0) {
+      // the dump shows which life is there now
+      while (table.others > 0 && !dumps.wasSeen(table.oldestLife(event))) {
+        this.#forget(table.oldestLife(event))
+        table.find(event, hasId)
+      }
+      const flags = this.#startFlags(event, scope) | (event.expected === 1 ? FLAG_RELATED : 0)
+      if (dumps.hasEnded(event) || table.others > 0) {
+        // older than an event that is known: it shows a life that has ended
+        event.ctstate = ctstateOf(event.unreplied, flags)
+        this.#name(event, scope, this.#lifeOf(event, scope, flags), flags, event.startSec, event.startUsec)
+        return
+      }
+      ref = this.#insert(event, scope, flags)
+      this.#begin(ref, event)
+      table.setLast(ref, 0, 0, state)
+    } else {
+      if (hasId) table.setId(ref, event.id)
+      if ((table.flags(ref) & FLAGS_BEGIN) === 0) this.#begin(ref, event)
+      const isRowsOnly = (table.flags(ref) & FLAG_ROWS_ONLY) !== 0
+      if (isRowsOnly || (state !== table.state(ref) && !dumps.wasSeen(ref))) {
+        // when it changed is not known
+        table.setLast(ref, 0, 0, state)
+        table.setFlags(ref, 0, FLAG_LAST_KNOWN | FLAG_ROWS_ONLY)
+      }
+      dumps.saw(ref, scope)
+    }
+    if (!event.unreplied) table.setFlags(ref, FLAG_ANSWERED, 0)
+    const flags = table.flags(ref)
+    event.ctstate = ctstateOf(event.unreplied, event.expected >= 0 ? (event.expected === 1 ? FLAG_RELATED : 0) : flags)
+    this.#nameOf(ref, event, scope, flags)
+  }
+
   /** The line's state against the flow's: sets `from` and `after`, and the flow's state. */
   #change(ref: number, event: FlowEvent, timeKnown: boolean): void {
     const table = this.table
@@ -408,7 +499,9 @@ export class FlowTracker {
     if (event.protocol === PROTO_TCP && event.state === CLOSE) return event.unreplied ? END_REFUSED : END_RESET
     if (CLOSED_STATES.has(event.state)) return END_CLOSED
     if (this.#oldKernel) return END_UNKNOWN
-    return event.timeout < 0 ? END_EXPIRED : END_REMOVED
+    if (event.timeout < 0) return END_EXPIRED
+    const mayBeEvicted = !event.assured || EVICTABLE_STATES.has(event.state)
+    return mayBeEvicted && this.#fullTable.wasFull(event.netns, event.sec) ? END_EVICTED : END_REMOVED
   }
 
   /** Flags of a life that is not seen from its NEW. It is named by the kernel's start time, unless a life of that name has ended already. */
@@ -449,7 +542,7 @@ export class FlowTracker {
     if (table.size >= table.limit) this.#makeRoom(event)
     const hasId = (event.has & HAS_ID) !== 0
     if (!hasId) event.id = 0
-    return table.insert(event, this.#lifeOf(event, scope, flags), flags | (hasId ? FLAG_HAS_ID : 0))
+    return table.insert(event, this.#lifeOf(event, scope, flags), flags | (hasId ? FLAG_HAS_ID : 0) | this.#dumps.markOf(scope))
   }
 
   /** At the limit: of sixteen flows the one that changed state longest ago goes; one known from rows only goes first. */
@@ -494,12 +587,34 @@ export class FlowTracker {
     if (scope === undefined) {
       scope = this.#scopes.size
       this.#scopes.set(key, scope)
+      this.#scopeNetns.push(event.netns)
       this.#scopeHash.push(hashWords(event.netns, zone, 0, 0, 1))
+      this.#dumps.addScope(event.netns)
     }
     this.#lastNetns = event.netns
     this.#lastZone = zone
     this.#lastScope = scope
     return scope
+  }
+
+  /** The network namespace of a scope (a namespace and a zone), as `kind` of the table holds it. */
+  netnsOf(scope: number): number {
+    return this.#scopeNetns[scope] ?? 0
+  }
+
+  /** The kernel's ids of the live flows by namespace, where they are known. */
+  liveIds(): Map<number, number[]> {
+    const { table } = this
+    const ids = new Map<number, number[]>()
+    for (let place = 0; place < table.places; place++) {
+      const ref = table.at(place)
+      if (ref === 0 || (table.flags(ref) & FLAG_HAS_ID) === 0) continue
+      const netns = this.netnsOf(table.kind(ref) >>> 8)
+      const list = ids.get(netns)
+      if (list === undefined) ids.set(netns, [table.id(ref) >>> 0])
+      else list.push(table.id(ref) >>> 0)
+    }
+    return ids
   }
 
   #nameOf(ref: number, event: FlowEvent, scope: number, flags: number): void {

@@ -1,0 +1,204 @@
+/**
+ * One episode: what has been counted of it, and the notice that says so.
+ */
+import type { Alert, Drops, Holder, Severity, Time } from '../../event.js'
+import { knownFrom, type Span, type Watch } from './watch.js'
+
+/** Rules that follow from rate-limited kernel lines. */
+export type EpisodeRule = 'table_full' | 'expect_table_full'
+
+/** A sample so shortly before the first line (the two clocks are compared through an offset that was measured) may have seen its drops. */
+const CLOCKS_DIFFER = 250_000
+const DAY = 86_400e6
+/** A top holder with less of the table is not worth a word. */
+const SHARE_TOLD = 0.1
+
+/** Plain data: a checkpoint holds it. Times are microseconds since the epoch. */
+export interface Episode {
+  /** names it within this run */
+  readonly n: number
+  readonly rule: EpisodeRule
+  /** 0 not known (yet) */
+  netns: number
+  netnsName: string
+  readonly id: string
+  readonly severity: Severity
+  /** notices so far */
+  seq: number
+  readonly started: number
+  /** last evidence */
+  ended: number
+  /** the same for the closing: late lines hold the episode open from when they came */
+  held: number
+  noticed: number
+  /** numbers have grown since the last notice */
+  grown: boolean
+  /** lines that are this namespace's; that are by what its counters did; that may be another's or nobody's */
+  sure: number
+  attributed: number
+  doubtful: number
+  suppressed: number
+  /** a suppression line was seen; and one that was not for this episode alone */
+  reported: boolean
+  shared: boolean
+  /** rises of drop, early_drop and insert_failed; -1 not known */
+  counted: number
+  early: number
+  races: number
+  /** when the watching began, where that was inside; -1 it was before */
+  since: number
+  unconfirmed: boolean
+  /** without a namespace: its lines are known to be none of the watched ones', or several's */
+  foreign: boolean
+}
+
+/** What a notice needs beside the episode. */
+export interface NoticeContext {
+  readonly status: Alert['status']
+  readonly final: boolean
+  /** microseconds; TIME_* */
+  readonly now: number
+  readonly timeSource: number
+  /** other episodes are open */
+  readonly crowded: boolean
+  /** kernel lines are among the inputs */
+  readonly logs: boolean
+  readonly watch: Watch | null
+  readonly top: readonly Holder[]
+}
+
+export const logged = (episode: Episode): number => episode.sure + episode.attributed + episode.doubtful
+
+/** What holds whatever else was held back: counters show that attributed lines are this namespace's only as far as they rose. */
+function atLeast(episode: Episode): number {
+  if (episode.counted < 0) return episode.sure + episode.attributed
+  return episode.sure + Math.max(0, Math.min(episode.attributed, episode.counted - episode.sure))
+}
+
+/** Adds the rises that belong to the episode: from the last sample before it on. */
+export function countSpans(episode: Episode, watch: Watch): void {
+  const mine = watch.spans.filter((span) => !span.claimed && isOf(span, episode))
+  if (episode.counted < 0) {
+    const from = knownFrom(watch)
+    const inside = from > episode.started
+    if (mine.length === 0 && !inside) return
+    episode.since = inside ? from : -1
+    episode.counted = episode.early = episode.races = 0
+  }
+  for (const span of mine) {
+    span.claimed = true
+    if (span.drop + span.early + span.failed > 0) episode.grown = true
+    episode.counted += span.drop
+    episode.early += span.early
+    episode.races += span.failed
+  }
+}
+
+function isOf(span: Span, { started }: Episode): boolean {
+  return span.to >= started || (span.to >= started - CLOCKS_DIFFER && span.drop > span.failed)
+}
+
+export function makeAlert(episode: Episode, context: NoticeContext): Alert {
+  const drops = dropsOf(episode, context)
+  const { watch } = context
+  return {
+    ...timeOf(context.now),
+    timeSource: context.timeSource,
+    netns: episode.netns,
+    netnsName: episode.netnsName,
+    rule: episode.rule,
+    status: context.status,
+    final: context.final,
+    unconfirmed: episode.unconfirmed,
+    episode: episode.id,
+    seq: episode.seq,
+    severity: episode.severity,
+    started: timeOf(episode.started),
+    ended: context.status === 'resolved' ? timeOf(episode.ended) : null,
+    summary: summaryOf(episode, drops, context),
+    drops,
+    table: watch === null || watch.count < 0 || watch.max < 0 ? null : { count: watch.count, max: watch.max },
+    top: context.top,
+  }
+}
+
+function dropsOf(episode: Episode, { crowded, logs }: NoticeContext): Drops {
+  const lines = logged(episode)
+  const known = logs || lines > 0
+  const estimate = lines + episode.suppressed
+  // counters that were there all the time show what the estimate has of others
+  const disproved = episode.counted >= 0 && episode.since < 0 && estimate > episode.counted
+  return {
+    logged: known ? lines : -1,
+    suppressed: known ? episode.suppressed : -1,
+    atLeast: known ? atLeast(episode) : -1,
+    estimate: episode.reported && !episode.shared && !crowded && !disproved && episode.doubtful === 0 ? estimate : -1,
+    counted: episode.counted,
+    early: episode.early,
+    races: episode.races,
+    since: episode.counted >= 0 && episode.since >= 0 ? timeOf(episode.since) : null,
+  }
+}
+
+function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): string {
+  const table = episode.rule === 'table_full' ? 'conntrack table' : 'conntrack expectation table'
+  const name = episode.netnsName === '' ? '' : ` (${episode.netnsName})`
+  const where = episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
+  const full = context.status === 'resolved' ? 'was full' : 'full'
+  const holder = context.status === 'firing' && context.top[0]?.by === 'src' && context.top[0].share >= SHARE_TOLD ? context.top[0] : null
+  const who = holder === null ? '' : `, ${holder.value} holds ${Math.round(holder.share * 100)} %`
+  return `${table} ${full}${where}: ${amount(episode, drops, context)}${who}`
+}
+
+function amount(episode: Episode, drops: Drops, context: NoticeContext): string {
+  if (episode.unconfirmed) return `${lines(drops.logged)} ${drops.logged === 1 ? 'says' : 'say'} so ${period(episode, context, episode.started)}, but no counter confirms it`
+  // right after the first line there is no sample that has seen its drop
+  if (drops.counted > 0 && drops.counted >= drops.atLeast) {
+    const races = drops.races === 0 ? '' : ` (up to ${number(drops.races)} of them lost insertion races)`
+    return `${packets(drops.counted)} dropped ${period(episode, context, drops.since === null ? episode.started : episode.since)}${races}`
+  }
+  const least = Math.max(drops.atLeast, drops.counted, 0)
+  const probably = drops.estimate > least ? `${number(least)}, probably ${packets(drops.estimate)}` : packets(least)
+  return `at least ${probably} dropped ${period(episode, context, episode.started)}`
+}
+
+/** `since 10:14:43 (UTC)`, with the date where that is another day. */
+function period(episode: Episode, { status, now }: NoticeContext, from: number): string {
+  const end = status === 'resolved' ? Math.max(from, episode.ended) : now
+  const dated = Math.floor(from / DAY) !== Math.floor(end / DAY)
+  return status === 'resolved' ? `from ${clock(from, dated)} to ${clock(end, dated)} (UTC)` : `since ${clock(from, dated)} (UTC)`
+}
+
+function clock(microseconds: number, dated: boolean): string {
+  const text = new Date(Math.floor(microseconds / 1000)).toISOString()
+  return `${dated ? `${text.slice(0, 10)} ` : ''}${text.slice(11, 19)}`
+}
+
+const number = (value: number): string => String(value).replace(/\B(?=(\d{3})+$)/g, ',')
+const packets = (value: number): string => `${number(value)} ${value === 1 ? 'packet' : 'packets'}`
+const lines = (value: number): string => `${number(value)} ${value === 1 ? 'line' : 'lines'}`
+
+export function timeOf(microseconds: number): Time {
+  const sec = Math.floor(microseconds / 1e6)
+  return { sec, usec: microseconds - sec * 1e6 }
+}
+
+/** Sixteen hex digits of a text: two of Murmur3's 32-bit walks with different beginnings. */
+export function mix64(text: string): string {
+  return walk(text, 0x9747b28c) + walk(text, 0x3c6ef372)
+}
+
+function walk(text: string, seed: number): string {
+  let h = seed
+  for (let i = 0; i < text.length; i++) {
+    let k = Math.imul(text.charCodeAt(i), 0xcc9e2d51)
+    k = (k << 15) | (k >>> 17)
+    h ^= Math.imul(k, 0x1b873593)
+    h = (h << 13) | (h >>> 19)
+    h = (Math.imul(h, 5) + 0xe6546b64) | 0
+  }
+  h ^= text.length
+  h = Math.imul(h ^ (h >>> 16), 0x85ebca6b)
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35)
+  return ((h ^ (h >>> 16)) >>> 0).toString(16).padStart(8, '0')
+}

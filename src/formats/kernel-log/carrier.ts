@@ -1,0 +1,287 @@
+/**
+ * What stands before a kernel's text in a line of a log: priority, stamps, host and program. Taken off one after the other, as the loggers put them on:
+ * /dev/kmsg, /proc/kmsg and syslog(2), dmesg of util-linux and busybox, journalctl's short forms, syslog files (RFC 3164, RFC 5424, ISO, OpenWrt).
+ * Sources: kernel/printk/printk.c, util-linux sys-utils/dmesg.c, systemd src/shared/logs-show.c, rsyslog, syslog-ng, busybox sysklogd.
+ */
+import { TIME_OWN } from '../../event.js'
+import { monthNumber } from '../local-time.js'
+import { utf8, toScratch } from '../scan.js'
+import { fraction, type WallClock } from './clock.js'
+
+const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug']
+const LEVEL_NAMES: Readonly<Record<string, number>> = { ...Object.fromEntries(LEVELS.map((name, i) => [name, i])), panic: 0, error: 3, warning: 4 }
+const FACILITIES = 'kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|ftp|security|local[0-7]'
+/** Tags that stand for the kernel; vmunix is the old syslogd's, klogd is who reads the log for it. */
+const KERNEL_PROGRAMS = new Set(['kernel', 'kern', 'vmunix', 'klogd'])
+
+/** Where the time of a line comes from; `unix` in microseconds since the epoch, `minute` and `plus` are dmesg's relative times. */
+export type Stamp =
+  | { readonly kind: 'wall'; readonly clock: WallClock }
+  | { readonly kind: 'unix'; readonly microseconds: number; readonly source: typeof TIME_OWN }
+  | { readonly kind: 'minute'; readonly clock: WallClock }
+  | { readonly kind: 'plus'; readonly microseconds: number }
+
+export interface Carrier {
+  /** KERNEL_PROGRAM, another program's name, '' where the form names none */
+  program: string
+  /** '' where the form names none */
+  host: string
+  /** only the kernel can have written it */
+  trusted: boolean
+  priority: number
+  facility: number
+  seq: number
+  /** microseconds since boot, -1 absent */
+  monotonic: number
+  stamp: Stamp | null
+  /** in the journal's verbose form: the entry's cursor, whose fields follow on further lines */
+  cursor: string
+  text: string
+}
+
+export const KERNEL_PROGRAM = 'kernel'
+
+/** A record of the kernel has at most 1,024 bytes of text, four times as many with every one escaped, and what loggers put before it. */
+export const LINE_MAX = 16_384
+
+/** A record of /dev/kmsg: its header and its text, escapes undone. `flag` is one of `-`, `c`, `+`. */
+export interface KmsgRecord extends Carrier {
+  readonly flag: string
+  readonly caller: string
+}
+
+const KMSG = /^(\d{1,4}),(\d{1,20}),(\d{1,16})(?:,([^,;]*)((?:,[^,;]*)*))?;(.*)$/s
+/** Digits and commas up to a semicolon, or nothing but what a header is made of: it begins like a record, whatever follows. */
+const KMSG_LIKE = /^\d+,(?:[^\s;]*;|\d+,\d+(?:,[-c+]?(?:,[\w=]*)*)?$)/
+
+/** null: no record of /dev/kmsg; 'broken': begins like one. */
+export function readKmsg(line: string): KmsgRecord | 'broken' | null {
+  const found = KMSG.exec(line)
+  if (found === null) return KMSG_LIKE.test(line) ? 'broken' : null
+  const [, pri, seq, monotonic, flag, extra, text] = found
+  return {
+    ...unknownCarrier(unescaped(text!)),
+    program: KERNEL_PROGRAM,
+    trusted: true,
+    priority: Number(pri) & 7,
+    facility: Number(pri) >> 3,
+    seq: Number(seq),
+    monotonic: Number(monotonic),
+    flag: flag ?? '-',
+    caller: /,caller=([^,]*)/.exec(extra ?? '')?.[1] ?? '',
+  }
+}
+
+/** `\xNN` of the kernel's records are bytes, of which several may be one character. */
+function unescaped(text: string): string {
+  if (!text.includes('\\x')) return text
+  return text.replace(/(?:\\x[0-9a-f]{2})+/g, (run) => {
+    const bytes = run.slice(2).split('\\x').map((hex) => String.fromCharCode(parseInt(hex, 16)))
+    const at = toScratch(bytes.join(''))
+    return utf8(at, at + bytes.length)
+  })
+}
+
+function unknownCarrier(text: string): Carrier {
+  return { program: '', host: '', trusted: false, priority: -1, facility: -1, seq: -1, monotonic: -1, stamp: null, cursor: '', text }
+}
+
+const ANSI = /\x1b\[[0-9;]*m/g
+const PRI = /^(?:\d{1,7} (?=<))?<(\d{1,4})>/
+const DECODED = new RegExp(`^(${FACILITIES}) *:(${LEVELS.join('|')}) *: `)
+const DAY_NAME = '(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)'
+const CLOCK = '(\\d\\d):(\\d\\d):(\\d\\d)'
+/** `[  525.051587]`, with dmesg's or the journal's difference to the line before, or the room for it. */
+const MONOTONIC = /^\[ *(\d{1,10})\.(\d{6})(?: *<[ \d.]*\*?>)? *\] ?/
+const CTIME = new RegExp(`^\\[${DAY_NAME} ([A-Z][a-z]{2}) +(\\d{1,2}) ${CLOCK} (\\d{4})(?: *<[ \\d.]*>)?\\] ?`)
+const DELTA_ALONE = /^\[<[ \d.]+>\] ?/
+const MINUTE = /^\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d):(\d\d)\] ?/
+const PLUS = /^\[ *\+(\d{1,10})\.(\d{6})\] ?/
+const CALLER = /^\[ *[TC]\d+\] ?/
+const ISO_COMMA = new RegExp(`^(\\d{4})-(\\d\\d)-(\\d\\d)T${CLOCK},(\\d{1,9})(Z|[+-]\\d\\d:?\\d\\d) ?`)
+const ISO = new RegExp(`^(\\d{4})-(\\d\\d)-(\\d\\d)[T ]${CLOCK}(?:[.,](\\d{1,9}))?(Z|[+-]\\d\\d:?\\d\\d)? `)
+const RFC3164 = new RegExp(`^([A-Z][a-z]{2}) +(\\d{1,2})(?: (\\d{4}))? ${CLOCK}(?:\\.(\\d{1,6}))? `)
+const FULL = new RegExp(`^${DAY_NAME} (\\d{4})-(\\d\\d)-(\\d\\d) ${CLOCK}(?:\\.(\\d{1,6}))? ([A-Z]{1,6}|[+-]\\d\\d:?(?:\\d\\d)?) `)
+const UNIX = /^(\d{9,11})\.(\d{6}) (?=\S+ )/
+const OPENWRT = new RegExp(`^${DAY_NAME} ([A-Z][a-z]{2}) +(\\d{1,2}) ${CLOCK} (\\d{4}) (?:\\[\\d+\\.\\d+\\] )?`)
+const RFC5424 = /^1 (\S{1,64}) (\S{1,255}) (\S{1,64}) (\S{1,128}) (\S{1,64}) (?:-|(?:\[(?:[^\]"\\]|"(?:[^"\\]|\\.)*")*\])+)(?: \ufeff?(.*))?$/s
+const VERBOSE = /^\[(s=[0-9a-f]+;i=[0-9a-f]+;b=[^\]]*)\]$/
+/** Host (which may be missing, and may hold colons but not end in one), facility and level of busybox, program. */
+const TAGGED = new RegExp(`^(?:(\\S{0,254}[^\\s:]) )?(?:(${FACILITIES})\\.([a-z]+) )?([^\\s:[]{1,64})(?:\\[[^\\]]{0,64}\\])?: ?`)
+const FACILITY_LEVEL = new RegExp(`^(${FACILITIES})\\.([a-z]+)$`)
+const FOLDED = /^(?:(\S{0,254}[^\s:]) )?(?:-+ )?(?:\S{1,64}: )?(?=last message repeated \d+ times?)/
+/** Behind the kernel's clock, as journalctl's short-monotonic has it: the kernel's tag, or a program with its process. */
+const HOST_KERNEL = /^(\S{1,255}) (kernel)(?:\[\d+\])?: /
+const HOST_PROGRAM = /^(\S{1,255}) ([\w./-]{1,64})\[\d+\]: /
+const PROGRAM = /^()([\w./-]{1,64})\[\d+\]: /
+const LOGGER = /^(?:(\S{1,255}) )?(systemd-journald|rsyslogd|syslog-ng)(?:\[\d+\])?: /
+
+/** Any other line. The text of a line without a known beginning is the whole of it. */
+export function readCarrier(line: string): Carrier {
+  const carrier = unknownCarrier(line.includes('\x1b') ? line.replace(ANSI, '') : line)
+  let found = take(carrier, PRI)
+  if (found !== null) {
+    setPri(carrier, Number(found[1]))
+    carrier.trusted = true
+  }
+  if ((found = RFC5424.exec(carrier.text)) !== null) return rfc5424(carrier, found)
+  if ((found = take(carrier, DECODED)) !== null) {
+    setLevel(carrier, found[1]!, found[2]!)
+    carrier.trusted = true
+  }
+  if (syslogStamp(carrier)) return tagged(carrier)
+  dmesgStamps(carrier)
+  return program(carrier)
+}
+
+/** Takes the pattern off the text. */
+function take(carrier: Carrier, pattern: RegExp): RegExpExecArray | null {
+  const found = pattern.exec(carrier.text)
+  if (found !== null) carrier.text = carrier.text.slice(found[0].length)
+  return found
+}
+
+function setPri(carrier: Carrier, pri: number): void {
+  carrier.priority = pri & 7
+  carrier.facility = pri >> 3
+}
+
+/** By name: only the kernel's facility is told from the others. */
+function setLevel(carrier: Carrier, facility: string, level: string): void {
+  carrier.facility = facility === 'kern' ? 0 : 1
+  carrier.priority = LEVEL_NAMES[level] ?? -1
+}
+
+function setMonotonic(carrier: Carrier, found: RegExpExecArray): void {
+  carrier.monotonic = Number(found[1]) * 1e6 + Number(found[2])
+}
+
+/** dmesg from 2.40 on may be asked for several at once, and then prints one behind the other. */
+function dmesgStamps(carrier: Carrier): void {
+  let found: RegExpExecArray | null
+  for (;;) {
+    if ((found = take(carrier, MONOTONIC)) !== null) setMonotonic(carrier, found)
+    else if ((found = take(carrier, CTIME)) !== null) setWall(carrier, clockOf(found[6], monthNumber(found[1]!), found[2], found[3], found[4], found[5]))
+    else if ((found = take(carrier, ISO_COMMA)) !== null) setWall(carrier, isoClock(found))
+    else if ((found = take(carrier, MINUTE)) !== null) {
+      carrier.stamp ??= { kind: 'minute', clock: clockOf(undefined, monthNumber(found[1]!), found[2], found[3], found[4], '0') }
+    } else if ((found = take(carrier, PLUS)) !== null) carrier.stamp ??= { kind: 'plus', microseconds: Number(found[1]) * 1e6 + Number(found[2]) }
+    else if (take(carrier, DELTA_ALONE) === null) break
+    carrier.trusted = true
+  }
+  if (carrier.trusted) take(carrier, CALLER)
+}
+
+/** The best that the line has: with a zone before without. */
+function setWall(carrier: Carrier, clock: WallClock): void {
+  if (carrier.stamp?.kind !== 'wall' || clock.offset !== null) carrier.stamp = { kind: 'wall', clock }
+}
+
+/** A stamp that a host and a program follow. */
+function syslogStamp(carrier: Carrier): boolean {
+  let found: RegExpExecArray | null
+  if (ISO_COMMA.test(carrier.text)) return false
+  if ((found = take(carrier, ISO)) !== null) setWall(carrier, isoClock(found))
+  else if ((found = take(carrier, RFC3164)) !== null) setWall(carrier, clockOf(found[3], monthNumber(found[1]!), found[2], found[4], found[5], found[6], found[7]))
+  else if ((found = take(carrier, FULL)) !== null) {
+    setWall(carrier, { ...clockOf(found[1], Number(found[2]), found[3], found[4], found[5], found[6], found[7]), offset: offsetOf(found[8]!) })
+    carrier.cursor = VERBOSE.exec(carrier.text)?.[1] ?? ''
+  } else if ((found = take(carrier, OPENWRT)) !== null) setWall(carrier, clockOf(found[6], monthNumber(found[1]!), found[2], found[3], found[4], found[5]))
+  else if ((found = take(carrier, UNIX)) !== null) carrier.stamp = { kind: 'unix', microseconds: Number(found[1]) * 1e6 + Number(found[2]), source: TIME_OWN }
+  carrier.trusted &&= found === null
+  return found !== null
+}
+
+function isoClock(found: RegExpExecArray): WallClock {
+  return { ...clockOf(found[1], Number(found[2]), found[3], found[4], found[5], found[6], found[7]), offset: found[8] === undefined ? null : offsetOf(found[8]) }
+}
+
+/** Seconds east of UTC; null for a zone's abbreviation, which more than one zone may have. */
+function offsetOf(zone: string): number | null {
+  if (/^(Z|UTC|GMT)$/.test(zone)) return 0
+  const found = /^([+-])(\d\d):?(\d\d)?$/.exec(zone)
+  return found === null ? null : (found[1] === '-' ? -1 : 1) * (Number(found[2]) * 3600 + Number(found[3] ?? 0) * 60)
+}
+
+type Digits = string | undefined
+
+function clockOf(year: Digits, month: number, day: Digits, hour: Digits, minute: Digits, second: Digits, digits?: Digits): WallClock {
+  return {
+    year: year === undefined ? -1 : Number(year),
+    month,
+    day: Number(day),
+    hour: Number(hour),
+    minute: Number(minute),
+    second: Number(second),
+    usec: fraction(digits),
+    offset: null,
+  }
+}
+
+function rfc5424(carrier: Carrier, [, time, host, program, , , text]: RegExpExecArray): Carrier {
+  const stamp = ISO.exec(`${time!} `)
+  if (stamp !== null) setWall(carrier, isoClock(stamp))
+  carrier.trusted = false
+  carrier.host = host!
+  carrier.program = programName(program!)
+  carrier.text = text ?? ''
+  return innerClock(carrier)
+}
+
+function programName(name: string): string {
+  return KERNEL_PROGRAMS.has(name) ? KERNEL_PROGRAM : name
+}
+
+/** Behind a stamp: host and program; without a program it is nobody's. */
+function tagged(carrier: Carrier): Carrier {
+  let found = take(carrier, FOLDED)
+  if (found !== null) {
+    carrier.host = found[1] ?? ''
+    carrier.program = '-'
+    return carrier
+  }
+  found = take(carrier, TAGGED)
+  if (found === null) {
+    carrier.program = '-'
+    return carrier
+  }
+  const [, host, facility, level, name] = found
+  const alone = host === undefined || facility !== undefined ? null : FACILITY_LEVEL.exec(host)
+  if (alone !== null) setLevel(carrier, alone[1]!, alone[2]!)
+  else carrier.host = host ?? ''
+  if (facility !== undefined) setLevel(carrier, facility, level!)
+  carrier.program = programName(name!)
+  return innerClock(carrier)
+}
+
+/** The kernel's own stamp behind the logger's, with an old klogd's priority before it. */
+function innerClock(carrier: Carrier): Carrier {
+  const pri = take(carrier, /^<(\d)>/)
+  if (pri !== null && carrier.priority < 0) carrier.priority = Number(pri[1])
+  const found = take(carrier, MONOTONIC)
+  if (found !== null) {
+    setMonotonic(carrier, found)
+    take(carrier, CALLER)
+  }
+  return carrier
+}
+
+/** Without a syslog's stamp: the kernel's text as it stands, unless a program is named. */
+function program(carrier: Carrier): Carrier {
+  let found: RegExpExecArray | null
+  if (carrier.monotonic >= 0 && (found = take(carrier, HOST_KERNEL)) !== null) {
+    carrier.host = found[1]!
+    carrier.program = KERNEL_PROGRAM
+    carrier.trusted = false
+  } else if (carrier.stamp === null && carrier.text.startsWith('kernel: ')) {
+    carrier.text = carrier.text.slice('kernel: '.length)
+    carrier.program = KERNEL_PROGRAM
+    carrier.trusted = false
+    innerClock(carrier)
+  } else if ((found = take(carrier, LOGGER) ?? take(carrier, carrier.monotonic >= 0 ? HOST_PROGRAM : PROGRAM)) !== null) {
+    carrier.host = found[1] ?? ''
+    carrier.program = programName(found[2]!)
+    carrier.trusted = false
+  }
+  return carrier
+}

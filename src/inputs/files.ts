@@ -1,0 +1,800 @@
+/**
+ * Followed files: finds them by path and glob, again and again, and hands over each as an input of its own. What a file is, not what it is called, decides where it is
+ * read on: files may be renamed, cut, copied and written anew while they are read, and while they are not.
+ *
+ * The rescan once a second is what is relied upon; hints from the kernel only make it earlier.
+ */
+import { access, constants } from 'node:fs'
+import { CHUNK_BYTES_MAX } from '../event.js'
+import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
+import { CompressedInput, decompressorOf, isCompressed } from './files/compressed.js'
+import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
+import { Buffers, type Content, FollowedFile, type FileTail, gapOf, LastWord, type Shared } from './files/follow.js'
+import { type Discovery, discover, fixedFolder, folderOf, type Found, matcherOf, nameOf, type Pattern, patternOf, siblings } from './files/glob.js'
+import {
+  ANCHOR_BYTES,
+  anchorAt,
+  fromText,
+  hasAnchor,
+  hasHead,
+  HEAD_BYTES,
+  hashOf,
+  idOf,
+  type Identity,
+  identityOf,
+  keyOf,
+  mayBeSame,
+  NO_HEAD,
+  pathBytes,
+  type Position,
+  positionsOf,
+  type ReadAt,
+  restoredPath,
+  shown,
+} from './files/identity.js'
+import { baseName, byAge, originalNames } from './files/rotation.js'
+import { Hints } from './files/watch.js'
+
+const LF = 10
+const NOTHING = new Uint8Array(0)
+/** The scan takes at most one in so many parts of the time, but comes after so many times its interval at the latest. */
+const SCAN_SHARE = 20
+const SCAN_MOST = 5
+/** After a hint further ones are gathered for so long. */
+const HINT_MS = 20
+/** With more files hints cost more than they save. */
+const HINTED_FILES = 2000
+/** So much is searched for the beginning of an unfinished line at the end of a file. */
+const LINE_SEARCH_BYTES = 1 << 16
+/** So many scans a copy may wait for its original to be cut. */
+const COPY_SCANS = 3
+/** With so many of its kind a copy is compared. */
+const FAMILY_MOST = 64
+/** Contents that are gone are remembered for so long, to know their copies by. */
+const GONE_MS = 60_000
+const GONE_MOST = 256
+/** Files read to their end are remembered, should they come back. */
+const DONE_MOST = 4096
+/** When there are many files at once, each has a smaller buffer. */
+const CHUNKS_BYTES = 1 << 26
+const CHUNK_BYTES_LEAST = 1 << 14
+
+export interface FilesOptions {
+  readonly name: string
+  /** paths and globs */
+  readonly patterns: readonly string[]
+  /** of these globs none is read; one without a slash is for names */
+  readonly exclude?: readonly string[]
+  /** where files begin that are there at the start; those that appear later are read whole */
+  readonly from: 'start' | 'end'
+  /** to the end that they have, and no further */
+  readonly once: boolean
+  /** what `position` gave for each input, from a checkpoint; null where there is none */
+  readonly saved: unknown
+  /** with `from: start` or `once`: rotated files that were compressed are read too, if there is no checkpoint */
+  readonly history?: boolean
+  /** a file that was rotated away or removed is read on for so long after its end */
+  readonly rotateWaitMs?: number
+  /** open files at a time */
+  readonly maxOpen?: number
+  /** removed files that are not read yet may hold so much of the disk */
+  readonly maxDeletedBytes?: number
+  /** an unfinished line counts as whole after so long; null: never */
+  readonly partialLineMs?: number | null
+  /** how often a file is looked at that was written to lately, at first and at last, and how often paths are looked at */
+  readonly pollMs?: number
+  readonly idleMs?: number
+  readonly rescanMs?: number
+  /** hints from the kernel */
+  readonly hints?: boolean
+  readonly boot?: (file: FileTail) => BootTime | null
+}
+
+const defaults = {
+  exclude: [],
+  history: false,
+  rotateWaitMs: 5000,
+  maxOpen: 512,
+  maxDeletedBytes: 1 << 30,
+  partialLineMs: null,
+  pollMs: 100,
+  idleMs: 1000,
+  rescanMs: 1000,
+  hints: true,
+  boot: () => null,
+} as const
+
+/** Throws InputError from `open`: for what is no pattern, a path that may not be read, and with `once` one at which nothing is. */
+export function filesFeed(options: FilesOptions): Feed {
+  return new FilesFeed({ ...defaults, ...options })
+}
+
+/** A content that is in its file no more. */
+interface Gone {
+  readonly content: Content
+  readonly until: number
+  isFound: boolean
+}
+
+/** Looks like a copy of what is being read. */
+interface Pending {
+  readonly scans: number
+  readonly size: number
+}
+
+/** Where to begin, or that it must wait, or is passed over. */
+type Beginning = Content | 'later' | 'never'
+
+class FilesFeed implements Feed, Shared {
+  readonly name: string
+  readonly once: boolean
+  readonly pollMs: number
+  readonly idleMs: number
+  readonly rotateWaitMs: number
+  readonly partialLineMs: number | null
+  readonly boot: (file: FileTail) => BootTime | null
+  readonly descriptors: Descriptors
+  readonly gate = new Gate()
+  buffers = new Buffers(CHUNK_BYTES_MAX)
+  readonly #options: Required<FilesOptions>
+  readonly #isExcluded: (path: string) => boolean
+  #patterns: readonly Pattern[] = []
+  #add: (input: Input) => void = () => {}
+  readonly #inputs = new Set<Input>()
+  /** by key: all that are being followed */
+  readonly #files = new Map<string, FollowedFile>()
+  /** by name without folder, and by what that was before rotation */
+  #names = new Map<string, FollowedFile[]>()
+  #families = new Map<string, FollowedFile[]>()
+  /** by folder and name before rotation: the newest, which the next one waits for */
+  readonly #newest = new Map<string, FollowedFile | CompressedInput>()
+  readonly #followers = new Map<object, (FollowedFile | CompressedInput)[]>()
+  readonly #hot = new Set<FollowedFile>()
+  readonly #done = new Map<string, Content>()
+  #gone: Gone[] = []
+  readonly #pending = new Map<string, Pending>()
+  /** contents of which a copy goes on */
+  readonly #continued = new WeakSet<Content>()
+  /** of a checkpoint, and not there any more */
+  readonly #missing: { readonly gone: Gone; readonly position: Position }[] = []
+  readonly #told = new Set<string>()
+  #isFirst = true
+  #isStopped = false
+  #running: Promise<void> = Promise.resolve()
+  #queued: Promise<void> | null = null
+  #rescanTimer: NodeJS.Timeout | null = null
+  #rescanAt = 0
+  #scanMs = 0
+  #pollTimer: NodeJS.Timeout | null = null
+  #hints: Hints | null = null
+  #end: () => void = () => {}
+
+  constructor(options: Required<FilesOptions>) {
+    this.#options = options
+    this.name = options.name
+    this.once = options.once
+    this.pollMs = options.pollMs
+    this.idleMs = options.idleMs
+    this.rotateWaitMs = options.rotateWaitMs
+    this.partialLineMs = options.partialLineMs
+    this.boot = options.boot
+    this.descriptors = new Descriptors(options.maxOpen)
+    this.#isExcluded = matcherOf(options.exclude)
+  }
+
+  async open(add: (input: Input) => void): Promise<void> {
+    const { once, patterns, hints } = this.#options
+    this.#add = add
+    try {
+      this.#patterns = patterns.map(patternOf)
+    } catch (error) {
+      throw new InputError('broken', `${this.name}: ${(error as Error).message}`)
+    }
+    await this.#checkLiterals()
+    if (hints && !once) this.#hints = new Hints((name, isMoved) => this.#onHint(name, isMoved), (message) => this.diagnose(message))
+    await this.#rescan()
+    if (once || this.#isStopped) return
+    await new Promise<void>((resolve) => (this.#end = resolve))
+  }
+
+  stop(): void {
+    this.#stop((input) => input.stop())
+  }
+
+  abort(): void {
+    this.#stop((input) => input.abort())
+  }
+
+  #stop(how: (input: Input) => void): void {
+    this.#isStopped = true
+    this.#hints?.close()
+    if (this.#rescanTimer !== null) clearTimeout(this.#rescanTimer)
+    if (this.#pollTimer !== null) clearTimeout(this.#pollTimer)
+    for (const input of this.#inputs) how(input)
+    for (const file of this.#files.values()) file.close()
+    this.#end()
+  }
+
+  // what files ask for
+
+  add(input: Input): void {
+    this.#inputs.add(input)
+    this.#add(input)
+    if (this.#isStopped) input.stop()
+  }
+
+  ended(input: Input): void {
+    this.#inputs.delete(input)
+  }
+
+  diagnose(message: string): void {
+    this.#add(new LastWord(this.name, { id: '', generation: 0, offset: 0 }, { diagnostic: message }))
+  }
+
+  tellOnce(about: string, message: string): void {
+    if (this.#told.has(about)) return
+    this.#told.add(about)
+    this.diagnose(message)
+  }
+
+  heat(file: FollowedFile): void {
+    if (this.#isStopped) return
+    this.#hot.add(file)
+    this.#pollTimer ??= setTimeout(() => this.#poll(), this.pollMs)
+  }
+
+  onEnd(file: FollowedFile | CompressedInput): void {
+    const followers = this.#followers.get(file)
+    if (followers === undefined) return
+    this.#followers.delete(file)
+    for (const follower of followers) {
+      follower.waitsFor = null
+      follower.wake()
+    }
+  }
+
+  onLost(): void {
+    this.#rescanSoon()
+  }
+
+  async onReplaced(content: Content): Promise<boolean> {
+    if (this.once || this.#isStopped) return false
+    const gone = this.#remember(content)
+    await this.#rescan()
+    return gone.isFound || this.#continued.has(content)
+  }
+
+  onDone(file: FollowedFile): void {
+    this.#hot.delete(file)
+    this.#files.delete(file.key)
+    this.#done.set(file.key, file.content)
+    if (this.#done.size > DONE_MOST) this.#done.delete(this.#done.keys().next().value!)
+    this.onEnd(file)
+  }
+
+  // when to look
+
+  #poll(): void {
+    this.#pollTimer = null
+    const now = performance.now()
+    for (const file of this.#hot) if (!file.poll(now)) this.#hot.delete(file)
+    if (this.#hot.size > 0 && !this.#isStopped) this.#pollTimer = setTimeout(() => this.#poll(), this.pollMs)
+  }
+
+  #onHint(name: string, isMoved: boolean): void {
+    const known = this.#names.get(fromText(name))
+    known?.forEach((file) => file.look())
+    if (isMoved || known === undefined) this.#rescanSoon()
+  }
+
+  #rescanSoon(): void {
+    this.#rescanIn(Math.min(Math.max(HINT_MS, this.#scanMs * SCAN_SHARE), this.#options.rescanMs))
+  }
+
+  #rescanIn(ms: number): void {
+    if (this.#isStopped || this.once) return
+    const at = performance.now() + ms
+    if (this.#rescanTimer !== null) {
+      if (this.#rescanAt <= at) return
+      clearTimeout(this.#rescanTimer)
+    }
+    this.#rescanAt = at
+    this.#rescanTimer = setTimeout(() => {
+      this.#rescanTimer = null
+      this.#rescan().catch((error: unknown) => this.tellOnce('scan', `${this.name}: looking for files failed, it is tried again: ${String(error)}`))
+    }, ms)
+  }
+
+  /** A scan that begins after this call. One at a time. */
+  #rescan(): Promise<void> {
+    if (this.#queued === null) {
+      this.#queued = this.#running.then(async () => {
+        this.#queued = null
+        if (this.#isStopped) return
+        const began = performance.now()
+        try {
+          await this.#scan()
+        } finally {
+          this.#scanMs = performance.now() - began
+          this.#rescanIn(Math.min(Math.max(this.#options.rescanMs, this.#scanMs * SCAN_SHARE), this.#options.rescanMs * SCAN_MOST))
+        }
+      })
+      // a scan that failed must not hold up the next
+      this.#running = this.#queued.catch(() => {})
+    }
+    return this.#queued
+  }
+
+  // what is there
+
+  async #scan(): Promise<void> {
+    const found = await discover(this.#patterns, this.#isExcluded)
+    if (this.#isStopped) return
+    const isFirst = this.#isFirst
+    const listed = new Map<string, Promise<readonly Found[]>>()
+    const list = (folder: string): Promise<readonly Found[]> => {
+      if (!listed.has(folder)) listed.set(folder, siblings(folder))
+      return listed.get(folder)!
+    }
+    this.#tellTrouble(found)
+    const fresh = this.#match(found)
+    const strays = isFirst ? await this.#resume(fresh, found, list) : await this.#lost(found, list)
+    this.#nameAll()
+    if (isFirst) {
+      await this.#checkOnce(found)
+      if (this.once) this.buffers = new Buffers(Math.max(CHUNK_BYTES_LEAST, CHUNKS_BYTES / Math.max(1, found.files.length)))
+      await this.#addHistory(found)
+    }
+    const outside = new Set(strays)
+    for (const one of byAge([...fresh.values(), ...strays])) await this.#meet(one, outside.has(one))
+    this.#isFirst = false
+    for (const { gone, position } of this.#missing.splice(0)) if (!gone.isFound) this.#vanished(position)
+    await this.#limitDeleted()
+    this.#gone = this.#gone.filter(({ until }) => performance.now() < until)
+    this.#nameAll()
+    await this.#watch(found)
+  }
+
+  /** Tells the files that are known where they are, and gives those that are not. */
+  #match({ files, failed }: Discovery): Map<string, Found> {
+    const byKey = new Map<string, Found>()
+    for (const one of files) {
+      if (isCompressed(one.path)) continue
+      const key = keyOf(identityOf(one.stat))
+      // of several names of one file, the one by which it is known
+      if (!byKey.has(key) || this.#files.get(key)?.path === one.path) byKey.set(key, one)
+    }
+    const now = performance.now()
+    for (const [key, file] of this.#files) {
+      const one = byKey.get(key)
+      if (one !== undefined) file.seen(one.path, one.stat)
+      else if (Number.isNaN(file.awaySince) && !failed.has(file.path) && !failed.has(folderOf(file.path))) file.away(now)
+      byKey.delete(key)
+    }
+    return byKey
+  }
+
+  /** Looks for files that have left their paths. Gives files that came and went at the same path meanwhile. */
+  async #lost({ files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Found[]> {
+    const strays: Found[] = []
+    const now = new Map(files.map((one) => [one.path, one]))
+    for (const file of [...this.#files.values()]) {
+      if (Number.isNaN(file.awaySince)) continue
+      if (!file.isOpen) await this.#locate(file, list)
+      if (file.isSearched) continue
+      file.isSearched = true
+      strays.push(...(await this.#between(file.path, file.identity, now.get(file.path), list)))
+    }
+    return strays.filter((one, i) => strays.findIndex((other) => other.path === one.path) === i)
+  }
+
+  /**
+   * Rotated more than once between two scans: what was made at this path after `old` and moved on before now is known by its name and by being younger, and is
+   * read, whether its new name fits a pattern or not.
+   */
+  async #between(path: string, old: Identity, now: Found | undefined, list: (folder: string) => Promise<readonly Found[]>): Promise<Found[]> {
+    if (old.birthtime === '0') return []
+    const name = nameOf(path)
+    const oldest = BigInt(old.birthtime)
+    return (await list(folderOf(path))).filter((one) => {
+      const born = one.stat.birthtimeNs
+      if (one.path === path || !nameOf(one.path).startsWith(name) || isCompressed(one.path) || mayBeSame(old, identityOf(one.stat))) return false
+      // equal times are usual: the kernel's clock for files goes in steps of 4 ms
+      return born >= oldest && (now === undefined || born <= now.stat.birthtimeNs) && !this.#isKnown(one)
+    })
+  }
+
+  #isKnown({ stat }: Found): boolean {
+    const key = keyOf(identityOf(stat))
+    return this.#files.has(key) || this.#done.has(key)
+  }
+
+  /** A file that is neither open nor at any path that is followed: where it lay last, or beside that. */
+  async #locate(file: FollowedFile, list: (folder: string) => Promise<readonly Found[]>): Promise<void> {
+    for (const folder of new Set([folderOf(file.lastPlace || file.path), folderOf(file.path)])) {
+      const one = (await list(folder)).find(({ stat }) => keyOf(identityOf(stat)) === file.key)
+      if (one !== undefined) {
+        file.path = one.path
+        file.look()
+        return
+      }
+    }
+    const unread = file.content.size - file.content.offset
+    file.finish(unread > 0 ? gapOf('file_vanished', `${shown(file.path)} is gone with at least ${unread} bytes unread`) : null)
+  }
+
+  // what is new
+
+  async #meet(one: Found, isOutside: boolean): Promise<void> {
+    const identity = identityOf(one.stat)
+    const key = keyOf(identity)
+    if (this.#isStopped || this.#files.has(key)) return
+    const size = Number(one.stat.size)
+    // an empty file may be the beginning of a copy; it is met when there is something in it
+    if (size === 0 && !this.#isFirst && !isOutside && !this.#done.has(key) && this.#copiedUnder(one).length > 0) return
+    let content: Beginning
+    try {
+      content = await this.#beginning(one, key, isOutside)
+    } catch (error) {
+      this.tellOnce(one.path, `${shown(one.path)} cannot be read yet: ${(error as Error).message}; it is tried again`)
+      return
+    }
+    if (content === 'later' || content === 'never') return
+    this.#pending.delete(key)
+    this.#follow(one, content, isOutside)
+  }
+
+  /** Where a file begins that is not being followed. Throws what opening or reading met. */
+  async #beginning(one: Found, key: string, isOutside: boolean): Promise<Beginning> {
+    const { from, once, saved } = this.#options
+    const identity = identityOf(one.stat)
+    const done = this.#done.get(key)
+    if (done !== undefined) return { ...done, marks: [...done.marks] }
+    const size = Number(one.stat.size)
+    const fromEnd = this.#isFirst && !once && from === 'end' && saved === null
+    if (fromEnd) return this.#atEnd(one, identity)
+    const hasNoBirth = identity.birthtime === '0'
+    if (once || (this.#isFirst && saved === null)) return empty(hasNoBirth ? await this.#idByContent(one, identity) : idOf(identity, NOTHING))
+    if (!hasNoBirth && size > 0 && !this.#mayBeCopy(one)) return empty(idOf(identity, NOTHING))
+    return reading(one.path, async (read) => {
+      const head = await read(0, HEAD_BYTES)
+      const id = idOf(identity, head.subarray(0, ANCHOR_BYTES))
+      const at = await this.#copied(one, key, size, head, read, isOutside)
+      if (typeof at === 'string') return at
+      return at === 0 ? empty(id) : seeded(id, at, size, read)
+    })
+  }
+
+  /** Behind its last whole line. */
+  async #atEnd(one: Found, identity: Identity): Promise<Content> {
+    const size = Number(one.stat.size)
+    if (size === 0) return empty(identity.birthtime === '0' ? await this.#idByContent(one, identity) : idOf(identity, NOTHING))
+    try {
+      return await reading(one.path, async (read) => {
+        const id = idOf(identity, (await read(0, ANCHOR_BYTES)))
+        const last = await read(Math.max(0, size - LINE_SEARCH_BYTES), Math.min(size, LINE_SEARCH_BYTES))
+        const lf = last.lastIndexOf(LF)
+        return seeded(id, lf >= 0 || size <= LINE_SEARCH_BYTES ? size - last.length + lf + 1 : size, size, read)
+      })
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      // what is written from now on is read when that is permitted
+      return { ...empty(idOf(identity, NOTHING)), offset: size, size }
+    }
+  }
+
+  async #idByContent(one: Found, identity: Identity): Promise<string> {
+    return reading(one.path, async (read) => idOf(identity, await read(0, ANCHOR_BYTES)))
+  }
+
+  #mayBeCopy(one: Found): boolean {
+    return this.#gone.length > 0 || this.#originals(one).length > 0
+  }
+
+  /** Files that by their names may be what this one is a copy of, though both may have been renamed since. */
+  #originals(one: Found): FollowedFile[] {
+    return [...new Set([...this.#copiedUnder(one), ...(this.#families.get(baseName(nameOf(one.path))) ?? []).slice(0, FAMILY_MOST)])]
+  }
+
+  /** Those whose names its own begins with: `a.log` for `a.log.1`. */
+  #copiedUnder(one: Found): FollowedFile[] {
+    return originalNames(nameOf(one.path)).flatMap((name) => this.#names.get(name) ?? [])
+  }
+
+  /** Is it a copy of what was or is being read (`cp a a.1; : > a`)? Then it begins where that ended. */
+  async #copied(one: Found, key: string, size: number, head: Uint8Array, read: ReadAt, isOutside: boolean): Promise<number | 'later' | 'never'> {
+    for (const gone of this.#gone) {
+      const at = await copyOf(gone.content, size, head, read)
+      if (at < 0) continue
+      gone.isFound = true
+      return at
+    }
+    for (const original of this.#originals(one)) {
+      if (original.key === key) continue
+      const like = await this.#likeness(original, size, head, read)
+      if (like === 'none') continue
+      if (like !== 'snapshot') return like
+      if (isOutside) return 'never'
+      const before = this.#pending.get(key)
+      const scans = before !== undefined && before.size === size ? before.scans + 1 : 0
+      this.#pending.set(key, { scans, size })
+      if (scans < COPY_SCANS || (size >= HEAD_BYTES && original.content.offset < size)) return 'later'
+      // so short a beginning may be a header that many files have
+      return size >= HEAD_BYTES ? size : 0
+    }
+    return 0
+  }
+
+  /** A copy of what the original holds, or where to go on in a copy of what it held; an original that cannot be looked at holds up nobody. */
+  async #likeness(original: FollowedFile, size: number, head: Uint8Array, read: ReadAt): Promise<number | 'snapshot' | 'none'> {
+    const { content } = original
+    if (content.before !== null) {
+      const at = await copyOf(content.before, size, head, read)
+      if (at >= 0) return at
+    }
+    if (content.head.length > 0 && size >= content.head.length && hashOf(head.subarray(0, content.head.length)) !== content.head.hash) return 'none'
+    try {
+      if (await isIntact(original)) return (await isSnapshot(original, size, head, read)) ? 'snapshot' : 'none'
+    } catch {
+      return 'none'
+    }
+    const at = await copyOf(content, size, head, read)
+    if (at < 0) return 'none'
+    this.#continued.add(content)
+    return at
+  }
+
+  #follow(one: Found, content: Content, isOutside: boolean): FollowedFile {
+    const file = new FollowedFile(this, one.path, one.stat, content)
+    this.#files.set(file.key, file)
+    this.#done.delete(file.key)
+    if (isOutside) file.strays(performance.now())
+    this.#queue(file)
+    file.start()
+    return file
+  }
+
+  /** Of files that took each other's place, the older one is read first. */
+  #queue(file: FollowedFile | CompressedInput): void {
+    if (this.once) return
+    const group = `${folderOf(file.path)}/${baseName(nameOf(file.path))}`
+    const before = this.#newest.get(group)
+    this.#newest.set(group, file)
+    if (before === undefined || before.isDone) return
+    file.waitsFor = before
+    this.#followers.set(before, [...(this.#followers.get(before) ?? []), file])
+    if (before instanceof FollowedFile) before.look()
+  }
+
+  // a new start
+
+  /** Goes on with what a checkpoint knows. Takes it from `fresh`; gives files that came and went since. */
+  async #resume(fresh: Map<string, Found>, { files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Found[]> {
+    const { saved } = this.#options
+    if (saved === null || this.once) return []
+    const { positions, broken } = positionsOf(saved)
+    if (broken > 0) this.diagnose(`${this.name}: ${broken} positions of the checkpoint are not understood; their files are read from the beginning`)
+    const now = new Map(files.map((one) => [one.path, one]))
+    const strays: Found[] = []
+    const byInode = new Map([...fresh.values()].map((one) => [String(one.stat.ino), one]))
+    const newest = newestOf(positions)
+    for (const position of positions) if (!newest.includes(position) && position.compressed !== true) this.#remember(contentOf(position))
+    const resumed: { readonly one: Found; readonly position: Position; readonly isOutside: boolean }[] = []
+    for (const position of newest) {
+      const path = restoredPath(position)
+      if (position.compressed === true) {
+        const one = files.find(({ stat }) => mayBeSame(position, identityOf(stat)))
+        if (one !== undefined) this.#decompress(one, position.id, position.offset)
+        else this.#vanished(position)
+        continue
+      }
+      const inside = byInode.get(position.ino)
+      const isInside = inside !== undefined && mayBeSame(position, identityOf(inside.stat))
+      const one = isInside ? inside : (await list(folderOf(path))).find(({ stat }) => mayBeSame(position, identityOf(stat)))
+      if (one?.path !== path) strays.push(...(await this.#between(path, position, now.get(path), list)))
+      if (one === undefined) this.#missing.push({ gone: this.#remember(contentOf(position)), position })
+      else {
+        fresh.delete(keyOf(identityOf(one.stat)))
+        resumed.push({ one, position, isOutside: !isInside })
+      }
+    }
+    const positionsByFile = new Map(resumed.map((each) => [each.one, each]))
+    for (const one of byAge([...positionsByFile.keys()])) {
+      const { position, isOutside } = positionsByFile.get(one)!
+      this.#follow(one, contentOf(position), isOutside)
+    }
+    return strays.filter((one) => !this.#isKnown(one) && !fresh.has(keyOf(identityOf(one.stat))))
+  }
+
+  #vanished(position: Position): void {
+    const unread = position.size - position.offset
+    if (unread <= 0 && position.compressed !== true) return
+    const what = position.compressed === true ? 'before it was read to its end' : `with at least ${unread} bytes unread`
+    this.#add(new LastWord(this.name, position, { gap: gapOf('file_vanished', `${position.path} went away ${what}`) }))
+  }
+
+  #remember(content: Content): Gone {
+    const gone: Gone = { content, until: performance.now() + GONE_MS, isFound: false }
+    this.#gone.push(gone)
+    if (this.#gone.length > GONE_MOST) this.#gone.shift()
+    return gone
+  }
+
+  /** What was rotated and compressed before the first start. */
+  async #addHistory({ files }: Discovery): Promise<void> {
+    const { history, from, once, saved } = this.#options
+    if (!history || saved !== null || (from === 'end' && !once)) {
+      const literal = new Set(this.#patterns.filter((pattern) => pattern.isLiteral).map((pattern) => fromText(pattern.text)))
+      for (const { path } of files) if (isCompressed(path) && literal.has(path)) this.diagnose(`${shown(path)} is compressed and is not read: history is not asked for`)
+      return
+    }
+    for (const one of byAge(files.filter(({ path }) => isCompressed(path)))) this.#decompress(one, idOf(identityOf(one.stat), pathBytes(one.path)), 0)
+  }
+
+  #decompress(one: Found, id: string, offset: number): void {
+    if (decompressorOf(one.path) === null) {
+      this.diagnose(`${shown(one.path)} is not read: gzip is understood, and zstd by Node from 22.15; decompress it first`)
+      return
+    }
+    const { name, once, boot } = this
+    const input = new CompressedInput({ name, path: one.path, stat: one.stat, id, offset, once, boot, onEnd: (input) => this.#read(input) })
+    this.#queue(input)
+    this.add(input)
+  }
+
+  #read(input: CompressedInput): void {
+    this.ended(input)
+    this.onEnd(input)
+  }
+
+  // limits and troubles
+
+  /** Removed files keep their blocks as long as they are open: more than allowed, and the one removed first is given up. */
+  async #limitDeleted(): Promise<void> {
+    const deleted: { readonly file: FollowedFile; readonly bytes: number }[] = []
+    for (const file of this.#files.values()) {
+      if (Number.isNaN(file.awaySince)) continue
+      const unread = await file.unread().catch(() => null)
+      if (unread?.isDeleted === true) deleted.push({ file, bytes: unread.bytes })
+    }
+    deleted.sort((a, b) => a.file.awaySince - b.file.awaySince)
+    let held = deleted.reduce((sum, { bytes }) => sum + bytes, 0)
+    for (const { file, bytes } of deleted) {
+      if (held <= this.#options.maxDeletedBytes) return
+      held -= bytes
+      const lines = await file.linesLeft()
+      file.finish(gapOf('file_vanished', `${shown(file.path)} was removed and given up with ${bytes} bytes unread: removed files may hold ${this.#options.maxDeletedBytes} bytes`, lines))
+    }
+  }
+
+  #nameAll(): void {
+    this.#names = new Map()
+    this.#families = new Map()
+    for (const file of this.#files.values()) {
+      const name = nameOf(file.path)
+      addTo(this.#names, name, file)
+      addTo(this.#families, baseName(name), file)
+    }
+  }
+
+  #tellTrouble({ others, failed }: Discovery): void {
+    for (const { path, stat } of others) {
+      const what = stat.isDirectory() ? 'a folder' : stat.isFIFO() ? 'a named pipe' : stat.isSocket() ? 'a socket' : 'a device'
+      this.tellOnce(path, `${shown(path)} is ${what} and is passed over: only regular files are followed`)
+    }
+    for (const [path, error] of failed) this.tellOnce(path, `${shown(path)} cannot be looked at: ${error.message}; it is tried again every second`)
+  }
+
+  /** A path that was named, is there, and may not be read. */
+  async #checkLiterals(): Promise<void> {
+    for (const { text, isLiteral } of this.#patterns) {
+      if (!isLiteral) continue
+      const error = await refusal(fromText(text))
+      if (error === 'EACCES' || error === 'EPERM') throw new InputError('denied', `${text} may not be read: give this user the right to it, and to the folders above it (log files are often open to the group adm)`)
+    }
+  }
+
+  /** With `once` nothing can be waited for. */
+  async #checkOnce(all: Discovery): Promise<void> {
+    if (!this.once) return
+    for (const pattern of this.#patterns) {
+      const { files, others } = this.#patterns.length === 1 ? all : await discover([pattern], this.#isExcluded)
+      if (files.length === 0) throw new InputError('missing', `${pattern.text}: ${others.length > 0 ? 'no regular file is' : 'nothing is'} there, and with --once none is waited for`)
+    }
+  }
+
+  async #watch({ files }: Discovery): Promise<void> {
+    if (this.#hints === null || files.length > HINTED_FILES) {
+      this.#hints?.close()
+      return
+    }
+    const folders = new Set(files.map(({ path }) => folderOf(path)))
+    for (const pattern of this.#patterns) {
+      const folder = fromText(fixedFolder(pattern))
+      if ((await refusal(folder)) === '') folders.add(folder)
+    }
+    this.#hints.watch(folders)
+  }
+}
+
+function addTo<K, V>(all: Map<K, V[]>, key: K, value: V): void {
+  const some = all.get(key)
+  if (some === undefined) all.set(key, [value])
+  else some.push(value)
+}
+
+function empty(id: string): Content {
+  return { id, generation: 0, head: NO_HEAD, marks: [], offset: 0, size: 0, before: null }
+}
+
+/** Begins at `at`, with what stands there. */
+async function seeded(id: string, at: number, size: number, read: ReadAt): Promise<Content> {
+  const head = await read(0, Math.min(HEAD_BYTES, at))
+  const before = Math.min(ANCHOR_BYTES, at)
+  const marks = at === 0 ? [] : [anchorAt(at, await read(at - before, before))]
+  return { id, generation: 0, head: { length: head.length, hash: hashOf(head) }, marks, offset: at, size, before: null }
+}
+
+function contentOf({ id, generation, head, anchor, offset, size, before }: Pick<Position, 'id' | 'generation' | 'head' | 'anchor' | 'offset' | 'size' | 'before'>): Content {
+  return { id, generation, head, marks: anchor.length === 0 ? [] : [anchor], offset, size, before: before === undefined ? null : contentOf({ id, ...before }) }
+}
+
+/** Of each file the last generation, and of its pieces the first that is not done. */
+function newestOf(positions: readonly Position[]): Position[] {
+  const newest = new Map<string, Position>()
+  for (const position of positions) {
+    const other = newest.get(position.id)
+    const isNewer = other === undefined || position.generation > other.generation || (position.generation === other.generation && position.offset < other.offset)
+    if (isNewer) newest.set(position.id, position)
+  }
+  return [...newest.values()]
+}
+
+/** Where to go on in a file that may be a copy of a content that is gone: at its last line that was read, at the end when it was copied before that; -1 when it is none. */
+async function copyOf(content: Content, size: number, head: Uint8Array, read: ReadAt): Promise<number> {
+  const { length, hash } = content.head
+  if (length === 0 || size < length || hashOf(head.subarray(0, length)) !== hash) return -1
+  const mark = content.marks.findLast(({ at }) => at <= size)
+  if (mark === undefined || !(await hasAnchor(read, mark))) return -1
+  return mark === content.marks.at(-1) ? mark.at : size
+}
+
+/** Is what was read of it still there? */
+async function isIntact(file: FollowedFile): Promise<boolean> {
+  const read: ReadAt = (from, length) => file.bytesAt(from, length)
+  const { head, marks } = file.content
+  const mark = marks.at(-1)
+  return (mark === undefined || (await hasAnchor(read, mark))) && (await hasHead(read, head))
+}
+
+/** Does the original begin with all that is in a file of this size? */
+async function isSnapshot(original: FollowedFile, size: number, head: Uint8Array, read: ReadAt): Promise<boolean> {
+  if (size === 0 || head.length === 0 || !isSame(await original.bytesAt(0, head.length), head)) return false
+  const length = Math.min(size, ANCHOR_BYTES)
+  return isSame(await original.bytesAt(size - length, length), await read(size - length, length))
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i])
+}
+
+/** Opened for a moment. */
+async function reading<T>(path: string, work: (read: ReadAt) => Promise<T>): Promise<T> {
+  const fd = await opened(path)
+  try {
+    if (!(await statOf(fd)).isFile()) throw new Error('it is no regular file any more')
+    return await work((from, length) => readAt(fd, from, length))
+  } finally {
+    await closing(fd)
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException
+  return code === 'EACCES' || code === 'EPERM'
+}
+
+/** Why a path may not be read; '' when it may. */
+function refusal(path: string): Promise<string> {
+  return new Promise((resolve) => access(pathBytes(path), constants.R_OK, (error) => resolve(error === null ? '' : (error.code ?? 'unknown'))))
+}

@@ -1,0 +1,177 @@
+/** A rotated and compressed file, read once from beginning to end. Record ids count the bytes within. */
+import { type BigIntStats, createReadStream } from 'node:fs'
+import type { Readable } from 'node:stream'
+import zlib, { createGunzip } from 'node:zlib'
+import type { BootTime, Input, Notice } from '../../stage.js'
+import { NOTICES_ONLY } from '../../stage.js'
+import type { FileTail } from './follow.js'
+import { gapOf } from './follow.js'
+import { identityOf, NO_ANCHOR, NO_HEAD, pathBytes, type Position, savedPath, shown } from './identity.js'
+
+const COMPRESSED = /\.(gz|zst|bz2|xz|lz4|lzma|zip|Z)$/
+const CHUNK_BYTES = 1 << 16
+const NOTHING = new Uint8Array(0)
+
+export function isCompressed(path: string): boolean {
+  return COMPRESSED.test(path)
+}
+
+/** A stream that decompresses, by the name's ending; null where this Node has none for it. */
+export function decompressorOf(path: string): (NodeJS.ReadWriteStream & Readable) | null {
+  if (path.endsWith('.gz')) return createGunzip({ chunkSize: CHUNK_BYTES })
+  // in Node from 22.15
+  const { createZstdDecompress } = zlib as { createZstdDecompress?: (options: object) => NodeJS.ReadWriteStream & Readable }
+  return path.endsWith('.zst') && createZstdDecompress !== undefined ? createZstdDecompress({ chunkSize: CHUNK_BYTES }) : null
+}
+
+export interface CompressedFile {
+  readonly name: string
+  readonly path: string
+  readonly stat: BigIntStats
+  readonly id: string
+  /** where to begin, in bytes within */
+  readonly offset: number
+  readonly once: boolean
+  readonly boot: (file: FileTail) => BootTime | null
+  readonly onEnd: (input: CompressedInput) => void
+}
+
+export class CompressedInput implements Input {
+  readonly name: string
+  readonly isDump = false
+  readonly isBusy = true
+  readonly netns = 0
+  readonly netnsName = ''
+  readonly ridPrefix: string
+  readonly ridBy = 'offset'
+  readonly offset: number
+  readonly path: string
+  onIdle: () => void = () => {}
+  notices: readonly Notice[] = []
+  chunk: Uint8Array = NOTHING
+  isCutOff = false
+  waitsFor: object | null = null
+  isDone = false
+  readonly #file: CompressedFile
+  #source: Readable | null = null
+  #stream: Readable | null = null
+  /** bytes that were worked through in an earlier run */
+  #skip: number
+  #end: number
+  #failure = ''
+  #isEnded = false
+  #waiting: ((n: number) => void) | null = null
+
+  constructor(file: CompressedFile) {
+    this.#file = file
+    this.name = file.name
+    this.path = file.path
+    this.ridPrefix = `${file.id}.0`
+    this.offset = file.offset
+    this.#skip = file.offset
+    this.#end = file.offset
+  }
+
+  get isLive(): boolean {
+    return !this.#file.once
+  }
+
+  next(): Promise<number> {
+    this.notices = []
+    if (this.isDone) return Promise.resolve(0)
+    return new Promise((resolve) => {
+      this.#waiting = resolve
+      this.wake()
+    })
+  }
+
+  wake(): void {
+    const waiting = this.#waiting
+    if (waiting === null || this.waitsFor !== null) return
+    const stream = (this.#stream ??= this.#open())
+    let bytes = stream.read() as Buffer | null
+    while (bytes !== null && bytes.length <= this.#skip) {
+      this.#skip -= bytes.length
+      bytes = stream.read() as Buffer | null
+    }
+    if (bytes !== null) {
+      this.chunk = bytes.subarray(this.#skip)
+      this.#skip = 0
+      this.#end += this.chunk.length
+      this.#waiting = null
+      waiting(this.chunk.length)
+    } else if (this.#failure !== '') {
+      this.notices = [{ gap: gapOf('file_vanished', this.#failure), diagnostic: this.#failure }]
+      this.#failure = ''
+      this.#waiting = null
+      this.#finish()
+      waiting(NOTICES_ONLY)
+    } else if (this.#isEnded) {
+      this.#waiting = null
+      this.#finish()
+      waiting(0)
+    }
+  }
+
+  receivedMicroseconds(): number {
+    return this.modified
+  }
+
+  get modified(): number {
+    return Number(this.#file.stat.mtimeNs / 1000n)
+  }
+
+  boot(): BootTime | null {
+    return this.#file.boot(this)
+  }
+
+  position(offset: number): Position | null {
+    if (this.isDone && !this.isCutOff && offset >= this.#end) return null
+    const { path, stat, id } = this.#file
+    return { ...savedPath(path), ...identityOf(stat), id, generation: 0, offset, size: offset, head: NO_HEAD, anchor: NO_ANCHOR, compressed: true }
+  }
+
+  stop(): void {
+    if (this.isDone) return
+    this.isCutOff = true
+    this.#finish()
+    const waiting = this.#waiting
+    this.#waiting = null
+    waiting?.(0)
+  }
+
+  abort(): void {
+    this.stop()
+  }
+
+  close(): void {
+    this.#source?.destroy()
+    this.#stream?.destroy()
+  }
+
+  #open(): Readable {
+    const source = createReadStream(pathBytes(this.path), { highWaterMark: CHUNK_BYTES })
+    const stream = decompressorOf(this.path)!
+    const fails = (error: Error): void => {
+      this.#failure = `${shown(this.path)} is read no further than ${this.#end} bytes: ${error.message}`
+      this.wake()
+    }
+    source.on('error', fails)
+    stream.on('error', fails)
+    stream.on('readable', () => this.wake())
+    stream.on('end', () => {
+      this.#isEnded = true
+      this.wake()
+    })
+    source.pipe(stream)
+    this.#source = source
+    return stream
+  }
+
+  #finish(): void {
+    if (this.isDone) return
+    this.isDone = true
+    this.close()
+    this.#file.onEnd(this)
+  }
+}

@@ -1,0 +1,212 @@
+/**
+ * From printed records to outputs. Outputs that want the same records are one channel. The first channel's records are printed where they stay until they are
+ * written, in a ring of pages; of the others' records copies are taken, which costs only where someone asks for a selection of his own.
+ */
+import { out, Pages, pen, type PrintedPage } from '../printers/pages.js'
+import type { Route } from '../route.js'
+import type { Output } from '../stage.js'
+
+/** A copied page is handed on at this size; while so much is on its way nothing more is read. */
+const COPY_BYTES = 1 << 16
+const COPIES_BYTES_MAX = 1 << 20
+
+/** Outputs that get the same records. */
+export interface ChannelParts {
+  readonly route: Route
+  readonly outputs: readonly Output[]
+}
+
+export class Channels {
+  readonly #channels: readonly Channel[]
+  readonly #pages = new Pages()
+  /** something is printed that no page was free to take */
+  #overdue = false
+  readonly #waiting: (() => void)[] = []
+  /** the only route, where all outputs want the same */
+  readonly onlyRoute: Route | null
+
+  /** `onGone`: an output's reader has gone away, or it failed for good. */
+  constructor(parts: readonly ChannelParts[], onGone: () => void) {
+    this.#channels = parts.map(({ route, outputs }) => new Channel(route, outputs, onGone))
+    this.onlyRoute = parts.length === 1 ? parts[0]!.route : null
+  }
+
+  /** Prints a record for the channels that want it. */
+  print(wants: (route: Route) => boolean, print: () => void): void {
+    const channels = this.#channels
+    const first = channels[0]!
+    if (channels.length === 1) {
+      if (!wants(first.route)) return
+      print()
+      first.printed++
+      return
+    }
+    const wanting = channels.filter((channel) => wants(channel.route))
+    if (wanting.length === 0) return
+    const from = pen.at
+    print()
+    for (const channel of wanting) {
+      channel.printed++
+      if (channel !== first) channel.copy(from, pen.at, () => this.#madeRoom())
+    }
+    if (wanting[0] !== first) pen.at = from
+  }
+
+  /** Records that were printed for the only channel without asking here. */
+  count(records: number): void {
+    this.#channels[0]!.printed += records
+  }
+
+  get isFull(): boolean {
+    return this.#pages.isFull || this.#channels.some((channel) => channel.isStuck)
+  }
+
+  get isGone(): boolean {
+    return this.#channels.some((channel) => channel.queues.some((queue) => queue.isGone))
+  }
+
+  /** What an output failed with for good, '' when none did. */
+  get failure(): string {
+    return this.#channels.flatMap((channel) => channel.queues).find((queue) => queue.failure !== '')?.failure ?? ''
+  }
+
+  /** Records written so far, by output. */
+  get written(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output.name, queue.written])))
+  }
+
+  /** Hands on the full page, when there is another to go on with. */
+  async turn(): Promise<void> {
+    while (!this.#canGoOn && !this.isGone) await this.#room()
+    if (this.#pages.canTurn) this.#turn()
+  }
+
+  /** Hands on what is printed, now or as soon as there is a page to go on with. */
+  flush(): void {
+    for (const channel of this.#channels) channel.flush(() => this.#madeRoom())
+    this.#overdue = !this.#pages.isEmpty && !this.#pages.canTurn
+    if (!this.#pages.isEmpty && !this.#overdue) this.#turn()
+  }
+
+  /** Everything printed so far is handed on and written. */
+  async drained(): Promise<void> {
+    this.flush()
+    while (this.#overdue && !this.isGone) await this.#room()
+    await Promise.all(this.#channels.flatMap((channel) => channel.queues.map((queue) => queue.drained())))
+  }
+
+  /** ... and safe from a crash of the machine. Throws when it cannot be made so. */
+  async safe(): Promise<void> {
+    await this.drained()
+    await Promise.all(this.#channels.flatMap((channel) => channel.queues.map((queue) => queue.output.sync?.())))
+  }
+
+  #room(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve))
+  }
+
+  get #canGoOn(): boolean {
+    return this.#pages.canTurn && !this.#channels.some((channel) => channel.isStuck)
+  }
+
+  #turn(): void {
+    const first = this.#channels[0]!
+    const printed = this.#pages.turn(first.queues.length)
+    for (const queue of first.queues) queue.add(out.subarray(printed.from, printed.to), first.printed, () => this.#released(printed))
+  }
+
+  #released(printed: PrintedPage): void {
+    this.#pages.release(printed)
+    if (this.#overdue && this.#pages.canTurn) this.flush()
+    this.#madeRoom()
+  }
+
+  #madeRoom(): void {
+    if (!this.#canGoOn && !this.isGone) return
+    for (const resolve of this.#waiting.splice(0)) resolve()
+  }
+}
+
+class Channel {
+  readonly route: Route
+  readonly queues: readonly OutputQueue[]
+  printed = 0
+  #copied = new Uint8Array(0)
+  #filled = 0
+  #onTheWay = 0
+
+  constructor(route: Route, outputs: readonly Output[], onGone: () => void) {
+    this.route = route
+    this.queues = outputs.map((output) => new OutputQueue(output, onGone))
+  }
+
+  get isStuck(): boolean {
+    return this.#onTheWay >= COPIES_BYTES_MAX
+  }
+
+  copy(from: number, to: number, released: () => void): void {
+    if (this.#filled + to - from > this.#copied.length) {
+      this.flush(released)
+      this.#copied = new Uint8Array(Math.max(COPY_BYTES, to - from))
+    }
+    this.#copied.set(out.subarray(from, to), this.#filled)
+    this.#filled += to - from
+  }
+
+  flush(released: () => void): void {
+    if (this.#filled === 0) return
+    const page = this.#copied.subarray(0, this.#filled)
+    this.#copied = new Uint8Array(0)
+    this.#filled = 0
+    let holders = this.queues.length
+    this.#onTheWay += page.length
+    for (const queue of this.queues) {
+      queue.add(page, this.printed, () => {
+        if (--holders > 0) return
+        this.#onTheWay -= page.length
+        released()
+      })
+    }
+  }
+}
+
+/** Pages on their way to one output, in order, one at a time. */
+class OutputQueue {
+  readonly output: Output
+  isGone = false
+  failure = ''
+  written = 0
+  readonly #onGone: () => void
+  #last: Promise<void> = Promise.resolve()
+
+  constructor(output: Output, onGone: () => void) {
+    this.output = output
+    this.#onGone = onGone
+  }
+
+  add(page: Uint8Array, recordsSoFar: number, release: () => void): void {
+    this.#last = this.#last.then(async () => {
+      try {
+        if (!this.isGone) {
+          if (await this.output.write(page)) this.written = recordsSoFar
+          else this.#gone()
+        }
+      } catch (error) {
+        const { name } = this.output
+        this.failure = `output ${name === '-' ? 'to standard output' : name} failed: ${error instanceof Error ? error.message : String(error)}`
+        this.#gone()
+      } finally {
+        release()
+      }
+    })
+  }
+
+  drained(): Promise<void> {
+    return this.#last
+  }
+
+  #gone(): void {
+    this.isGone = true
+    this.#onGone()
+  }
+}

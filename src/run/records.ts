@@ -1,0 +1,205 @@
+/**
+ * What the loop does with everything that was read: moves the clock, asks the trackers and detectors, counts, and prints for whoever wants it. What follows from a
+ * record is printed behind it; what its time alone brings about (an episode that ends) is printed before.
+ */
+import {
+  type Alert,
+  type ExpectEvent,
+  type FlowEvent,
+  type Gap,
+  type KernelEvent,
+  type Reject,
+  type TableSample,
+  type Time,
+  DESTROY,
+} from '../event.js'
+import type { FlowCounts, Levels } from '../detectors/levels.js'
+import type { TableFull } from '../detectors/table-full.js'
+import type { FlowTracker } from '../detectors/flows/tracker.js'
+import type { NdjsonPrinter, RecordContext } from '../printers/ndjson.js'
+import type { Input, KernelFacts } from '../stage.js'
+import type { Tally } from '../tally.js'
+import type { Channels } from './channel.js'
+
+/** Live lines may be of the next moment, by clocks that differ; what is of later still does not move the clock. */
+const AHEAD_SEC = 5
+
+/** What the records of one input have in common. */
+export interface Origin {
+  readonly input: Input
+  readonly context: RecordContext
+  readonly kernelFacts: KernelFacts
+  /** seconds since the epoch when the lines at hand were read */
+  readonly receivedSec: number
+  /** flow events so far, by kind; and something was lost since they were last asked for */
+  readonly events: number[]
+  hasGap: boolean
+  /** what is at hand are rows of a dump that the program asked for */
+  readonly isDump: boolean
+  /** The number in a flow record's id, and the id of another record; `position` where the event has one of its own. */
+  rid(): number
+  ridOf(position: string): string
+  /** Flow events since the last call. */
+  takeFlows(): FlowCounts
+}
+
+export interface Detectors {
+  readonly tracker: FlowTracker
+  readonly levels: Levels
+  readonly tableFull: TableFull
+}
+
+export interface RecordsParts extends Detectors {
+  readonly channels: Channels
+  readonly printer: NdjsonPrinter
+  readonly tally: Tally
+  /** of records that come from no single input */
+  readonly own: RecordContext
+  /** rows of dumps that the program asked for are written too */
+  readonly writeDumps: boolean
+}
+
+export class Records {
+  readonly channels: Channels
+  readonly printer: NdjsonPrinter
+  readonly tally: Tally
+  readonly tracker: FlowTracker
+  readonly #parts: RecordsParts
+  /** the latest time of any record, by which episodes go on */
+  clockSec = 0
+  /** who tells of the flows of a namespace as they come */
+  readonly #origins: Origin[] = []
+  /** when the counters of a namespace were last looked at out of turn, in microseconds; and those that this batch has looked at */
+  readonly #looked = new Map<number, number>()
+  readonly #lookedInBatch = new Set<number>()
+  /** whose records are being printed */
+  #source: Origin | null = null
+
+  constructor(parts: RecordsParts) {
+    this.#parts = parts
+    this.channels = parts.channels
+    this.printer = parts.printer
+    this.tally = parts.tally
+    this.tracker = parts.tracker
+  }
+
+  add(source: Origin): void {
+    this.#origins.push(source)
+  }
+
+  remove(source: Origin): void {
+    this.#origins.splice(this.#origins.indexOf(source), 1)
+  }
+
+  /** Everything until the next call comes from there. */
+  from(source: Origin): void {
+    this.#source = source
+    this.#lookedInBatch.clear()
+    this.printer.use(source.context)
+  }
+
+  /** Is every flow record wanted, by the only channel there is? */
+  get allFlows(): boolean {
+    return this.channels.onlyRoute?.allFlows === true && this.#source?.isDump !== true
+  }
+
+  /** Tracks a flow and counts what became of it. */
+  follow(event: FlowEvent, source: Origin): void {
+    if (event.sec > this.clockSec) this.#advance(event, source)
+    this.tracker.track(event)
+    this.tally.events[event.event]++
+    if (event.event === DESTROY) this.tally.ends[event.reason]++
+    source.events[event.event]++
+    if (this.tracker.limitGapIsDue) this.#limitGap()
+  }
+
+  flow(event: FlowEvent, source: Origin): void {
+    if (source.isDump && !this.#parts.writeDumps) return
+    this.channels.print((route) => route.wantsFlow(event), () => this.printer.flow(event, source.rid()))
+  }
+
+  expect(event: ExpectEvent, source: Origin): void {
+    if (event.sec > this.clockSec) this.#advance(event, source)
+    this.tracker.expect(event)
+    this.channels.print((route) => route.wants('expect', event), () => this.printer.expect(event, source.ridOf('')))
+  }
+
+  kernel(event: KernelEvent, source: Origin): void {
+    this.#advance(event, source)
+    this.channels.print((route) => route.wants('kernel', event), () => this.printer.kernel(event, source.ridOf(event.position)))
+    this.#parts.tableFull.kernel(event, source.kernelFacts)
+  }
+
+  sample(sample: TableSample, source: Origin): void {
+    // one that waited in its input while the counters were looked at out of turn
+    if (source.input.look !== undefined && sample.sec * 1e6 + sample.usec < (this.#looked.get(sample.netns) ?? 0)) return
+    this.#advance(sample, source)
+    const flows = this.#origins.find(({ input }) => input.resync !== undefined && input.netns === sample.netns)?.takeFlows()
+    const record = this.#parts.levels.sample(sample, flows, source.input.name)
+    this.channels.print((route) => route.wants('table', record), () => this.printer.table(record, source.ridOf('')))
+    this.#parts.tableFull.sample(record)
+  }
+
+  /**
+   * Is the table of that namespace known to be full? Where nothing says so yet and its counters can be looked at, they are, once in each batch: flows that were
+   * thrown out come faster than the next sample, and the kernel counts before it tells.
+   */
+  wasFull(netns: number, sec: number): boolean {
+    const { tableFull } = this.#parts
+    if (tableFull.wasFull(netns, sec)) return true
+    if (this.#lookedInBatch.has(netns)) return false
+    this.#lookedInBatch.add(netns)
+    const sampler = this.#origins.find(({ input }) => input.look !== undefined)
+    const sample = this.#source?.input.isLive === true ? (sampler?.input.look!(netns) ?? null) : null
+    if (sample === null) return false
+    const during = this.#source!
+    this.#source = sampler!
+    this.printer.use(sampler!.context)
+    this.sample(sample, sampler!)
+    this.#looked.set(netns, sample.sec * 1e6 + sample.usec)
+    this.#source = during
+    this.printer.use(during.context)
+    return tableFull.wasFull(netns, sec)
+  }
+
+  gap(gap: Gap, source: Origin, suffix: string): void {
+    this.tally.gaps++
+    source.hasGap = true
+    this.channels.print((route) => route.wants('gap', gap), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
+  }
+
+  reject(reject: Reject, source: Origin): void {
+    this.channels.print((route) => route.wants('reject', reject), () => this.printer.reject(reject, `${source.ridOf('')}r`))
+  }
+
+  alert(alert: Alert): void {
+    this.tally.alerts++
+    this.printer.use(this.#parts.own)
+    this.channels.print((route) => route.wants('alert', alert), () => this.printer.alert(alert))
+    if (this.#source !== null) this.printer.use(this.#source.context)
+  }
+
+  /** The clock of the world: live episodes end though nothing is read. */
+  tick(now: Time): void {
+    if (now.sec > this.clockSec) this.clockSec = now.sec
+    this.#parts.tableFull.advance(now)
+    this.tracker.sweepGone()
+  }
+
+  /** The inputs are at their end. */
+  finish(): void {
+    this.#limitGap()
+    this.#parts.tableFull.finish()
+  }
+
+  #advance(at: Time, source: Origin): void {
+    if (source.input.isLive && at.sec > source.receivedSec + AHEAD_SEC) return
+    if (at.sec > this.clockSec) this.clockSec = at.sec
+    this.#parts.tableFull.advance(at)
+  }
+
+  #limitGap(): void {
+    const gap = this.tracker.takeLimitGap()
+    if (gap !== null && this.#source !== null) this.gap(gap, this.#source, 'l')
+  }
+}

@@ -1,0 +1,252 @@
+/**
+ * The loop: what one read returned goes through framing, parsing, tracking, detection, routing and printing in one synchronous go; only the two ends are waited
+ * for. Live inputs are taken as they come, one batch after the other, and once a second the clock of the world enters as a batch of its own. Inputs that end are
+ * merged by time, so that the same files give the same bytes in every run.
+ */
+import type { Time } from '../event.js'
+import { type Feed, type Input, InputError, NOTICES_ONLY } from '../stage.js'
+import type { Channels } from './channel.js'
+import type { Records } from './records.js'
+import type { Source } from './source.js'
+
+const TICK_MS = 1000
+/** A line that waits for its second half waits so long. */
+const WAIT_MS = 1000
+
+export interface RunParts {
+  readonly feeds: readonly FeedParts[]
+  readonly records: Records
+  readonly channels: Channels
+  readonly sourceOf: (input: Input, isMerged: boolean) => Source
+  /** all inputs end: merge them by time */
+  readonly once: boolean
+  readonly now: () => Time
+  /** Something failed, and the rest goes on. */
+  readonly report: (message: string) => void
+  /** Called between batches, at most once a second, with the sources that are open; what it gives is waited for. */
+  readonly onTick?: (sources: readonly Source[]) => Promise<void> | null
+}
+
+export interface FeedParts {
+  readonly feed: Feed
+  /** the user asked for it by name: without it there is no run */
+  readonly isNamed: boolean
+}
+
+export interface RunResult {
+  /** what an input or an output failed with for good, as a sentence; '' when nothing did */
+  readonly failure: string
+  /** what was not there or not permitted from the start, though asked for by name; '' when all was */
+  readonly missing: string
+}
+
+/** Something to do for the loop. */
+type Turn = () => Promise<boolean> | boolean
+
+export class Run {
+  readonly #parts: RunParts
+  readonly #sources: Source[] = []
+  readonly #turns: Turn[] = []
+  #wake: (() => void) | null = null
+  #openFeeds = 0
+  #failure = ''
+  #missing = ''
+  #missed = 0
+  #isStopped = false
+
+  constructor(parts: RunParts) {
+    this.#parts = parts
+  }
+
+  /** Until all inputs are at their end, or a reader has gone away, and all of it is written. */
+  async toEnd(): Promise<RunResult> {
+    const { channels, records, feeds } = this.#parts
+    if (this.#parts.once) await this.#merged()
+    else await this.#live()
+    if (!channels.isGone) records.finish()
+    await channels.drained()
+    for (const source of this.#sources) source.input.close()
+    if (this.#missed === feeds.length && this.#missed > 0 && this.#missing === '') this.#missing = 'no input can be opened'
+    return { failure: channels.failure || this.#failure, missing: this.#missing }
+  }
+
+  /** No more input than what is there, within a moment. */
+  stop(): void {
+    this.#isStopped = true
+    for (const { feed } of this.#parts.feeds) feed.stop()
+    for (const source of this.#sources) source.input.stop()
+  }
+
+  /** No more input at all. */
+  abort(): void {
+    this.#isStopped = true
+    for (const { feed } of this.#parts.feeds) feed.abort()
+    for (const source of this.#sources) source.input.abort()
+    this.#push(() => false)
+  }
+
+  get sources(): readonly Source[] {
+    return this.#sources
+  }
+
+  async #live(): Promise<void> {
+    this.#open((source) => this.#ask(source))
+    const ticker = setInterval(() => this.#push(() => this.#tick()), TICK_MS)
+    await this.#turnByTurn()
+    clearInterval(ticker)
+  }
+
+  async #turnByTurn(): Promise<void> {
+    const { channels } = this.#parts
+    while ((this.#openFeeds > 0 || this.#sources.length > 0) && !channels.isGone) {
+      const turn = this.#turns.shift()
+      if (turn === undefined) await new Promise<void>((resolve) => (this.#wake = resolve))
+      else if (await turn()) channels.flush()
+    }
+  }
+
+  #push(turn: Turn): void {
+    this.#turns.push(turn)
+    const wake = this.#wake
+    this.#wake = null
+    wake?.()
+  }
+
+  /** Opens every feed; those that fail are told of, and end the run when they were asked for by name. */
+  #open(onSource: (source: Source) => void): Promise<unknown> {
+    const { feeds, records, sourceOf, report, channels } = this.#parts
+    this.#openFeeds = feeds.length
+    return Promise.all(
+      feeds.map(async ({ feed, isNamed }) => {
+        try {
+          await feed.open((input) => {
+            input.onIdle = () => channels.flush()
+            const source = sourceOf(input, this.#parts.once)
+            this.#sources.push(source)
+            records.add(source)
+            // it may have been asked to stop before it was there
+            if (this.#isStopped) input.stop()
+            onSource(source)
+          })
+        } catch (error) {
+          if (!(error instanceof InputError)) this.#fail(`input ${feed.name} failed: ${messageOf(error)}`)
+          else if (isNamed) this.#missing ||= error.message
+          else report(error.message)
+          this.#missed++
+          if (isNamed) this.abort()
+        }
+        this.#openFeeds--
+        this.#push(() => false)
+      }),
+    )
+  }
+
+  /** Has the input read; what it brings is the loop's next turn. */
+  #ask(source: Source): void {
+    source.input.next().then(
+      (n) => this.#push(() => this.#work(source, n)),
+      (error: unknown) => this.#push(() => this.#broke(source, error)),
+    )
+  }
+
+  /** True when what was printed should go out now: the input has nothing more at hand. */
+  async #work(source: Source, n: number): Promise<boolean> {
+    if (n === 0) {
+      await source.finish()
+      this.#remove(source)
+      return true
+    }
+    source.take(n)
+    // an input whose position is that of its last record must not run ahead of what is worked through
+    const mayReadAhead = source.input.ridBy !== 'position'
+    if (mayReadAhead) this.#ask(source)
+    if (n !== NOTICES_ONLY) await source.batch(false)
+    if (!mayReadAhead) this.#ask(source)
+    if (source.waits) this.#giveTime(source)
+    return !source.input.isBusy
+  }
+
+  #giveTime(source: Source): void {
+    const { batches } = source
+    setTimeout(() => {
+      this.#push(async () => {
+        // the second half may have come meanwhile, or the input's end
+        if (!source.waits || source.batches !== batches || !this.#sources.includes(source)) return false
+        await source.giveUpWaiting()
+        return true
+      })
+    }, WAIT_MS)
+  }
+
+  async #broke(source: Source, error: unknown): Promise<boolean> {
+    this.#fail(source.input.name === '-' ? `standard input failed: ${messageOf(error)}` : `input ${source.input.name} failed: ${messageOf(error)}`)
+    await source.finish()
+    this.#remove(source)
+    return true
+  }
+
+  #fail(message: string): void {
+    if (this.#failure === '') this.#failure = message
+    else this.#parts.report(message)
+  }
+
+  #remove(source: Source): void {
+    this.#sources.splice(this.#sources.indexOf(source), 1)
+    this.#parts.records.remove(source)
+    source.input.close()
+  }
+
+  async #tick(): Promise<boolean> {
+    const { records, now, onTick } = this.#parts
+    if (this.#sources.some((source) => source.input.isLive || source.seemsLive)) records.tick(now())
+    await onTick?.(this.#sources)
+    return true
+  }
+
+  async #merged(): Promise<void> {
+    const { channels } = this.#parts
+    const waiting: { source: Source; time: Time }[] = []
+    await this.#open(() => {})
+    if (this.#missing !== '') return
+    const all = [...this.#sources]
+    // a single one needs no comparing
+    if (all.length === 1) {
+      this.#ask(all[0]!)
+      return this.#turnByTurn()
+    }
+    for (const source of all) await this.#refill(source, waiting, all)
+    while (waiting.length > 0 && !channels.isGone) {
+      const [oldest] = waiting
+      waiting.shift()
+      oldest!.source.handOn()
+      await this.#refill(oldest!.source, waiting, all)
+    }
+  }
+
+  /** Puts the source's next record in its place: by time, and of one time in the order in which the inputs were given. */
+  async #refill(source: Source, waiting: { source: Source; time: Time }[], all: readonly Source[]): Promise<void> {
+    let time: Time | null
+    try {
+      time = await source.peek()
+    } catch (error) {
+      this.#fail(`input ${source.input.name} failed: ${messageOf(error)}`)
+      time = null
+    }
+    if (time === null) {
+      this.#remove(source)
+      return
+    }
+    const found = time
+    const order = all.indexOf(source)
+    const at = waiting.findIndex((other) => isBefore(found, other.time) || (!isBefore(other.time, found) && order < all.indexOf(other.source)))
+    waiting.splice(at < 0 ? waiting.length : at, 0, { source, time: found })
+  }
+}
+
+function isBefore(a: Time, b: Time): boolean {
+  return a.sec < b.sec || (a.sec === b.sec && a.usec < b.usec)
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,527 @@
+/**
+ * One input on its way through the loop: its lines whole, each given to the format that knows it, and what came out handed on in one synchronous go. A batch is
+ * what one read returned. Where inputs are merged by time a source goes record by record instead, and holds the next one until it is the oldest.
+ */
+import { type FlowEvent as Event, type Gap, type Time, DESTROY, FlowEvent, LINE_BYTES_MAX, NEW, page, SCRATCH_AT, TIME_RECEIVED } from '../event.js'
+import { Frame, type LongLine } from '../frame.js'
+import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
+import { tornRow } from '../formats/conntrack-notice.js'
+import { expectation, readExpectation } from '../formats/expectation.js'
+import { scratchUsed, useScratchAfresh } from '../formats/scan.js'
+import type { FlowCounts } from '../detectors/levels.js'
+import type { RecordContext } from '../printers/ndjson.js'
+import { EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, REJECTED_LINE } from '../stage.js'
+import type { Origin, Records } from './records.js'
+
+const LF = 10
+/** Of a rejected line so much is shown. */
+const SHOWN_BYTES = 1024
+/** A line that is as old as its reading is of now; then the clock of the world may go on for the stream. */
+const LIVE_SEC = 10
+const NOTHING = new Uint8Array(0)
+const encoder = new TextEncoder()
+
+export interface SourceParts {
+  readonly input: Input
+  readonly context: RecordContext
+  readonly lines: LineContext
+  /** whether flows in conntrack's text are wanted, and the other formats that are */
+  readonly text: boolean
+  readonly formats: readonly LineFormat[]
+  /** new in each run: for ids of records that have no position in an input that has positions */
+  readonly random: string
+  /** what is known of the kernel whose log it may be */
+  readonly kernelFacts: KernelFacts
+  readonly diagnose: (message: string) => void
+}
+
+/** A record that waits for its turn among several inputs. */
+interface WaitingRecord {
+  readonly time: Time
+  readonly handOn: () => void
+}
+
+export class Source implements Origin {
+  readonly input: Input
+  readonly context: RecordContext
+  readonly lines: LineContext
+  readonly kernelFacts: KernelFacts
+  readonly #parts: SourceParts
+  readonly #records: Records
+  readonly #event: Event = new FlowEvent()
+  readonly #frame: Frame
+  /** flow events by kind, for rates */
+  readonly events = [0, 0, 0, 0]
+  /** something was lost since the last sample */
+  hasGap = false
+  /** the batch at hand holds rows of a dump that the program asked for */
+  isDump = false
+  /** the last batch ended in a line that waits for the next, or a format holds some back */
+  waits = false
+  /** its lines are of now */
+  seemsLive = false
+  /** batches so far */
+  batches = 0
+  #lineAt = 0
+  #lineNumber = 0
+  /** counter for record ids where there is no offset */
+  #counter = 0
+  /** offset of the first line that a format holds back; -1 none */
+  #heldFrom = -1
+  #lastEvents = [0, 0]
+  /** the number of the record of a held line that is being handed on, beside the first line's offset; -1 none is */
+  #settling = -1
+  #settlingFrom = 0
+  /** merged: the piece that was read last, how far it is used, and the records that wait for their turn */
+  readonly #isMerged: boolean
+  #piece: Uint8Array = NOTHING
+  #used = 0
+  readonly #waiting: WaitingRecord[] = []
+  #ended = false
+
+  constructor(parts: SourceParts, records: Records, isMerged: boolean) {
+    this.#parts = parts
+    this.#isMerged = isMerged
+    this.#records = records
+    this.input = parts.input
+    this.context = parts.context
+    this.lines = parts.lines
+    this.kernelFacts = parts.kernelFacts
+    this.#frame = new Frame(parts.input.offset)
+    this.#event.netns = parts.input.netns
+  }
+
+  /** Byte offset of the first byte that is not worked through. */
+  get offset(): number {
+    return this.#heldFrom >= 0 ? this.#heldFrom : this.#frame.offset
+  }
+
+  /** Takes what the input has just read. The input may read on then. */
+  take(n: number): void {
+    const { input } = this
+    this.isDump = input.isDump
+    this.#received()
+    this.#records.from(this)
+    for (const notice of input.notices) this.#notice(notice)
+    if (n > 0) {
+      this.#records.tally.bytes += n
+      this.#frame.lay(input.chunk)
+    } else {
+      this.#frame.lay(NOTHING)
+    }
+  }
+
+  /** Works through what is laid. `final`: no line waits for the next one any longer. */
+  async batch(final: boolean): Promise<void> {
+    const frame = this.#frame
+    const { channels } = this.#records
+    this.batches++
+    this.#records.from(this)
+    // named by the place of its LF
+    this.#lineAt = frame.at - 1
+    if (frame.longLine !== null) this.#longLine(frame.longLine)
+    this.#lineAt = frame.at
+    let waits = false
+    while (this.#lineAt < frame.end && !waits) {
+      waits = this.#lines(frame.end, final)
+      // the loop works through one batch at a time: nobody else lays anything meanwhile
+      if (channels.isFull) {
+        await channels.turn()
+        if (channels.isGone) break
+      }
+    }
+    frame.keep(this.#lineAt)
+    if (final) this.#settle()
+    this.waits = waits || this.#heldFrom >= 0
+  }
+
+  /** The second half of what waits did not come in time. */
+  giveUpWaiting(): Promise<void> {
+    this.isDump = false
+    this.#frame.lay(NOTHING)
+    return this.batch(true)
+  }
+
+  /** The input is at its end: what is left is a line. */
+  finish(): Promise<void> {
+    this.#frame.finish()
+    this.#received()
+    return this.batch(true)
+  }
+
+  /** The time of the next record, of an input that ends; null at the end. What has no time is handed on at once. */
+  async peek(): Promise<Time | null> {
+    const { channels } = this.#records
+    while (this.#waiting.length === 0 && !this.#ended) {
+      if (channels.isFull) await channels.turn()
+      if (channels.isGone) return null
+      if (this.#used === this.#piece.length && !(await this.#nextPiece())) continue
+      this.#records.from(this)
+      const lf = this.#piece.indexOf(LF, this.#used)
+      const to = lf < 0 ? this.#piece.length : lf + 1
+      this.#frame.lay(this.#piece.subarray(this.#used, to))
+      this.#used = to
+      this.#toNextRecord(false)
+    }
+    return this.#waiting[0]?.time ?? null
+  }
+
+  /** Hands on the record whose time `peek` gave. */
+  handOn(): void {
+    this.#records.from(this)
+    this.#waiting.shift()!.handOn()
+  }
+
+  /** False when there is no piece to look at: notices alone, or the end. */
+  async #nextPiece(): Promise<boolean> {
+    const n = await this.input.next()
+    this.isDump = this.input.isDump
+    this.#received()
+    this.#records.from(this)
+    for (const notice of this.input.notices) this.#notice(notice)
+    this.#piece = n > 0 ? this.input.chunk.subarray(0, n) : NOTHING
+    this.#used = 0
+    if (n > 0) this.#records.tally.bytes += n
+    if (n === 0) {
+      this.#ended = true
+      this.#frame.finish()
+      this.#toNextRecord(true)
+    }
+    return n > 0
+  }
+
+  /** Works through what is laid; the records wait. */
+  #toNextRecord(final: boolean): void {
+    const frame = this.#frame
+    this.#lineAt = frame.at - 1
+    if (frame.longLine !== null) this.#longLine(frame.longLine)
+    this.#lineAt = frame.at
+    while (this.#lineAt < frame.end) {
+      useScratchAfresh()
+      const at = this.#lineAt
+      const next = parseText(at, frame.end, this.#event, this.lines)
+      if (next === UNFINISHED && !final) break
+      if (next > 0 && this.#parts.text) {
+        this.#records.tally.lines++
+        this.#lineNumber++
+        if (this.lines.extraLines !== 0) this.#extraLines()
+        this.#wait(FLOW, this.#event, at, next)
+        this.#lineAt = next
+        continue
+      }
+      const mended = this.#mend(at, frame.end, final)
+      if (mended === UNFINISHED) break
+      this.#lineAt = mended
+      if (mended !== at) continue
+      const { outcome, behind } = this.#otherLine(at, frame.end, next)
+      const { expect, kernel, gap, sample } = this.lines
+      const time = outcome === FLOW ? this.#event : outcome === EXPECT ? expect : outcome === KERNEL ? kernel : outcome === NOTE ? (gap ?? sample) : null
+      if (time === null) this.#handle(outcome, at, behind)
+      else this.#wait(outcome, time, at, behind)
+      this.#lineAt = behind
+    }
+    frame.keep(this.#lineAt)
+    if (final) this.#settle()
+  }
+
+  /**
+   * The one event, its context and the page serve every line: what this record needs of them is kept until its turn. A piece is a line, so a second flow waits
+   * only where the end of the input let go of two at once; it is read again then.
+   */
+  #wait(outcome: Outcome, at: Time, lineAt: number, behind: number): void {
+    const bytes = page.slice(lineAt, behind)
+    const scratch = page.slice(SCRATCH_AT, SCRATCH_AT + scratchUsed())
+    const { expect, kernel, gap, sample, dumpEnd, diagnostic } = this.lines
+    const offset = this.#frame.offset + lineAt - this.#frame.at
+    const { isDump } = this
+    const isOnly = this.#waiting.length === 0
+    this.#waiting.push({
+      time: { sec: at.sec, usec: at.usec },
+      handOn: () => {
+        page.set(bytes, lineAt)
+        page.set(scratch, SCRATCH_AT)
+        if (outcome === FLOW && !isOnly) parseText(lineAt, behind, this.#event, this.lines)
+        Object.assign(this.lines, { expect, kernel, gap, sample, dumpEnd, diagnostic })
+        this.isDump = isDump
+        // its id is made of the offset that it had
+        this.#lineAt = offset - this.#frame.offset + this.#frame.at
+        this.#handle(outcome, lineAt, behind)
+      },
+    })
+  }
+
+  /** Lines up to `end`, or until a page is full. True when the line at hand waits for the next one. */
+  #lines(end: number, final: boolean): boolean {
+    const records = this.#records
+    const { text } = this.#parts
+    const { channels, printer, tally, allFlows } = records
+    const context = this.lines
+    const event = this.#event
+    let p = this.#lineAt
+    let held = this.#heldFrom >= 0
+    let flows = 0
+    let printed = 0
+    let waits = false
+    while (p < end) {
+      const next = parseText(p, end, event, context)
+      if (next > 0 && text) {
+        flows++
+        this.#lineAt = p
+        if (context.extraLines !== 0) this.#extraLines()
+        if (held) {
+          this.#settleBefore(null)
+          held = false
+        }
+        records.follow(event, this)
+        p = next
+        if (allFlows) {
+          printer.flow(event, this.rid())
+          printed++
+          if (channels.isFull) break
+        } else {
+          records.flow(event, this)
+          if (channels.isFull) break
+        }
+      } else if (next === UNFINISHED && !final) {
+        waits = true
+        break
+      } else {
+        this.#lineAt = p
+        tally.lines += flows
+        tally.flows += flows
+        this.#lineNumber += flows
+        flows = 0
+        const mended = this.#mend(p, end, final)
+        if (mended === UNFINISHED) {
+          waits = true
+          break
+        }
+        if (mended === p) {
+          const { outcome, behind } = this.#otherLine(p, end, next)
+          this.#handle(outcome, p, behind)
+          p = behind
+          held = this.#heldFrom >= 0
+        } else {
+          p = mended
+        }
+        if (channels.isFull) break
+      }
+    }
+    this.#lineAt = p
+    tally.lines += flows
+    tally.flows += flows
+    this.#lineNumber += flows
+    if (printed !== 0) channels.count(printed)
+    return waits
+  }
+
+  /** A row with the tool's closing sum in its middle becomes whole: its first part is moved up to the second. Gives where the line begins then. */
+  #mend(at: number, end: number, final: boolean): number {
+    const lineEnd = page.indexOf(LF, at)
+    const torn = tornRow(at, lineEnd)
+    if (torn === null) return at
+    if (lineEnd + 1 >= end) return final ? at : UNFINISHED
+    const { tally, tracker } = this.#records
+    tally.lines++
+    tally.ignored++
+    this.#lineNumber++
+    tracker.dumpShown(torn.shown)
+    page.copyWithin(lineEnd + 1 - torn.headBytes, at, at + torn.headBytes)
+    return lineEnd + 1 - torn.headBytes
+  }
+
+  /** A line that is no flow in conntrack's text: what it is, counted among the lines, and the offset behind it. */
+  #otherLine(at: number, end: number, said: number): { outcome: Outcome; behind: number } {
+    const { text, formats } = this.#parts
+    const context = this.lines
+    const event = this.#event
+    const lineEnd = page.indexOf(LF, at)
+    const behind = Math.min(lineEnd + 1, end)
+    clear(context)
+    if (lineEnd - at > LINE_BYTES_MAX) {
+      this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
+      return { outcome: LONG_LINE, behind }
+    }
+    this.#records.tally.lines++
+    this.#lineNumber++
+    let outcome: Outcome = said === NOT_OURS || !text ? IGNORED : REJECTED_LINE
+    if (said > 0) {
+      outcome = IGNORED
+    } else if (said === EXPECTATION) {
+      outcome = !formats.includes(expectation) ? IGNORED : readExpectation(context.bodyAt, lineEnd, event, context)
+    } else if (said === NOT_OURS) {
+      for (const format of formats) {
+        if (format.begins(at)) {
+          if (this.#heldFrom >= 0) this.#settleBefore(format)
+          outcome = format.read(at, lineEnd, event, context)
+          break
+        }
+      }
+    } else if (said === UNFINISHED) {
+      context.reason = 'no reply tuple'
+    }
+    if (context.settled.length > 0) this.#settled()
+    if (outcome === HELD && this.#heldFrom < 0) this.#heldFrom = this.#frame.offset + at - this.#frame.at
+    return { outcome, behind }
+  }
+
+  /** Counts what a line became, and hands it on. */
+  #handle(outcome: Outcome, at: number, behind: number): void {
+    const { tally, tracker } = this.#records
+    const context = this.lines
+    switch (outcome) {
+      case FLOW:
+        tally.flows++
+        this.#records.follow(this.#event, this)
+        this.#records.flow(this.#event, this)
+        break
+      case EXPECT:
+        tally.expects++
+        this.#records.expect(context.expect!, this)
+        break
+      case KERNEL:
+        tally.kernel++
+        this.#records.kernel(context.kernel!, this)
+        break
+      case NOTE:
+        tally.notes++
+        if (context.gap !== null) this.#records.gap(context.gap, this, 'g')
+        if (context.sample !== null) this.#records.sample(context.sample, this)
+        break
+      case IGNORED:
+        tally.ignored++
+        break
+      case REJECTED_LINE: {
+        tally.rejected++
+        const length = behind - 1 - at
+        this.#records.reject(
+          { ...this.#receivedTime(), line: this.#lineNumber, reason: context.reason, text: page.slice(at, at + Math.min(length, SHOWN_BYTES)), bytes: length > SHOWN_BYTES ? length : -1 },
+          this,
+        )
+      }
+    }
+    if (context.dumpEnd === true) tracker.dumpEnds()
+    else if (context.dumpEnd !== false) tracker.dumpShown(context.dumpEnd)
+    if (context.diagnostic !== '') this.#parts.diagnose(context.diagnostic)
+    this.#tellTime()
+  }
+
+  /** Lines that a format held back and has made up its mind about; their records come before the line at hand. */
+  #settled(): void {
+    const { tally } = this.#records
+    const lines = this.lines.settled.splice(0)
+    const heldFrom = this.#heldFrom
+    this.#heldFrom = -1
+    for (const [i, line] of lines.entries()) {
+      const time = line.outcome === KERNEL ? line.kernel : line.outcome === NOTE ? (line.gap ?? line.sample) : null
+      if (line.outcome === KERNEL) tally.kernel++
+      else if (line.outcome === NOTE) tally.notes++
+      if (time !== null) {
+        const handOn = (): void => {
+          this.#settling = i
+          this.#settlingFrom = heldFrom
+          if (line.outcome === KERNEL) this.#records.kernel(line.kernel!, this)
+          else if (line.gap !== null) this.#records.gap(line.gap, this, 'g')
+          else this.#records.sample(line.sample!, this)
+          this.#settling = -1
+        }
+        if (this.#isMerged) this.#waiting.push({ time: { sec: time.sec, usec: time.usec }, handOn })
+        else handOn()
+      } else if (line.outcome === REJECTED_LINE) {
+        tally.rejected++
+        this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: line.reason, text: encoder.encode(line.text).subarray(0, SHOWN_BYTES), bytes: -1 }, this)
+      } else {
+        tally.ignored++
+      }
+    }
+  }
+
+  #settle(): void {
+    for (const format of this.#parts.formats) format.settle?.(this.lines)
+    if (this.lines.settled.length > 0) this.#settled()
+    this.#heldFrom = -1
+  }
+
+  /** A line of another format makes whole what some of them hold. */
+  #settleBefore(format: LineFormat | null): void {
+    for (const other of this.#parts.formats) if (other.endsAtOthers === true && other !== format) other.settle?.(this.lines)
+    if (this.lines.settled.length > 0) this.#settled()
+  }
+
+  #notice(notice: Notice): void {
+    if (notice.gap !== undefined) this.#records.gap(notice.gap, this, 'g')
+    if (notice.sample !== undefined) this.#records.sample(notice.sample, this)
+    if (notice.dump === 'begins') this.#records.tracker.dumpBegins(this.input.netns)
+    else if (notice.dump !== undefined) this.#records.tracker.dumpEnded(this.input.netns, notice.dump === 'ends')
+    if (notice.longLine !== undefined) this.#longLine(notice.longLine)
+    if (notice.diagnostic !== undefined) this.#parts.diagnose(notice.diagnostic)
+  }
+
+  #extraLines(): void {
+    this.#records.tally.lines += this.lines.extraLines
+    this.#records.tally.ignored += this.lines.extraLines
+    this.#lineNumber += this.lines.extraLines
+  }
+
+  /** One reject and one gap. */
+  #longLine(line: LongLine): void {
+    const { tally } = this.#records
+    tally.lines++
+    tally.rejected++
+    this.#lineNumber++
+    this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: `longer than ${LINE_BYTES_MAX} bytes`, text: line.text, bytes: line.bytes }, this)
+    const gap: Gap = { ...this.#receivedTime(), timeSource: TIME_RECEIVED, cause: 'line_too_long', count: 1, atLeast: -1, from: null, to: null }
+    this.#records.gap(gap, this, 'g')
+  }
+
+  /** The number in a record's id: the offset of its line, or one more than the last. */
+  rid(): number {
+    return this.input.ridBy === 'offset' ? this.#frame.offset + this.#lineAt - this.#frame.at : ++this.#counter
+  }
+
+  /** As text, for records that a line held back may give; `position` where the event has one of its own. */
+  ridOf(position: string): string {
+    if (this.input.ridBy === 'position') return position === '' ? `${this.#parts.random}.${++this.#counter}` : position
+    if (this.#settling < 0 || this.input.ridBy !== 'offset') return String(this.rid())
+    return this.#settling === 0 ? String(this.#settlingFrom) : `${this.#settlingFrom}.${this.#settling}`
+  }
+
+  /** New flows and ended ones of the namespace since the last call, where this input is the one that tells of them. */
+  takeFlows(): FlowCounts {
+    const [news, destroys] = [this.events[NEW]!, this.events[DESTROY]!]
+    const taken = { new: news - this.#lastEvents[0]!, destroy: destroys - this.#lastEvents[1]!, whole: !this.hasGap }
+    this.#lastEvents = [news, destroys]
+    this.hasGap = false
+    return taken
+  }
+
+  get receivedSec(): number {
+    return this.lines.receivedSec
+  }
+
+  #received(): void {
+    const at = this.input.receivedMicroseconds()
+    this.lines.receivedSec = Math.floor(at / 1e6)
+    this.lines.receivedUsec = Math.floor(at - this.lines.receivedSec * 1e6)
+  }
+
+  #receivedTime(): Time {
+    return { sec: this.lines.receivedSec, usec: this.lines.receivedUsec }
+  }
+
+  #tellTime(): void {
+    this.seemsLive = Math.abs(this.lines.receivedSec - this.#records.clockSec) <= LIVE_SEC
+  }
+}
+
+/** The line is counted already. */
+const LONG_LINE = 0 as Outcome
+
+function clear(context: LineContext): void {
+  context.expect = null
+  context.gap = null
+  context.kernel = null
+  context.sample = null
+  context.diagnostic = ''
+  context.dumpEnd = false
+}
