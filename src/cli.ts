@@ -1,39 +1,56 @@
 /** The command line as one table: parsing, checks and help come from it. */
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
 import { TIME_BOOT } from './event.js'
 import { localClock } from './formats/local-time.js'
 import { logLevels, type LogLevel } from './log.js'
 import { formatNames, inputKinds, outputKinds } from './parts.js'
 import { asciiJson } from './printers/ndjson.js'
-import { type Condition, ConditionError, defaultTypes, parseCondition, recordTypes, type RecordType } from './route.js'
+import { type Condition, ConditionError, parseCondition, recordTypes, type RecordType } from './route.js'
 import type { BootTime, LocalClock } from './stage.js'
 
 /** What was asked for, checked. */
 export interface Settings {
   readonly command: 'pipe' | 'run'
-  /** none: the host is watched */
+  /** configuration file, '' none */
+  readonly config: string
+  /** state directory, '' as the configuration says */
+  readonly state: string
+  /** as on the command line; none: what the configuration says, or the host is watched */
   readonly inputs: readonly string[]
   readonly outputs: readonly string[]
   /** stop when every input is at its end, and merge them by time */
   readonly once: boolean
-  readonly emit: readonly RecordType[]
+  /** null: nothing is said */
+  readonly emit: readonly RecordType[] | null
   readonly transitions: boolean
   readonly where: readonly Condition[]
-  readonly since: number
-  readonly until: number
-  readonly clock: LocalClock
+  /** microseconds since the epoch */
+  readonly since: number | null
+  readonly until: number | null
+  /** null: nothing is said */
+  readonly clock: LocalClock | null
   /** null: each input knows, or does not */
   readonly bootTime: BootTime | null
   readonly rid: boolean
   /** '' is absent */
   readonly host: string
+  /** of this machine */
+  readonly hostname: string
   /** null: every format */
   readonly format: string | null
-  readonly flowsMax: number
+  readonly flowsMax: number | null
   readonly summary: boolean
-  readonly logLevel: LogLevel
+  readonly logLevel: LogLevel | null
 }
+
+/** The other commands. */
+export type Invocation =
+  | Settings
+  | { readonly command: 'check'; readonly file: string; readonly json: boolean }
+  | { readonly command: 'schema' }
+  | { readonly command: 'service'; readonly config: string }
+  | { readonly command: 'doctor'; readonly config: string; readonly json: boolean; readonly verbose: boolean; readonly connect: boolean; readonly ignore: readonly string[] }
 
 /** The command line was not understood, or asked for help: the text is out, this is the status. */
 export class CliExit extends Error {
@@ -53,11 +70,8 @@ interface Flag {
   readonly choices?: readonly string[]
 }
 
-/** What is written of a watched host: a busy gateway's flows would drown the journal. */
-const watchTypes: readonly RecordType[] = ['alert', 'gap']
-
 const common: readonly Flag[] = [
-  { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')} (default: all but reject; run without inputs: ${watchTypes.join(', ')})`, parse: parseTypes },
+  { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')} (default: all but reject; run without inputs: alert, gap)`, parse: parseTypes },
   { flags: '--transitions', says: 'of the flow records, only those in which the state changes' },
   { flags: '--where <expr>', says: `only records that fit, such as 'src=10.0.0.0/8 dport=443,8443 event=destroy'; repeat for "or"`, parse: collectConditions, default: [] },
   { flags: '--since <time>', says: 'only records from this time on: RFC 3339, or -2h, -30m, -45s, -1d', parse: parseTime },
@@ -67,9 +81,9 @@ const common: readonly Flag[] = [
   { flags: '--rid', says: 'write record ids' },
   { flags: '--host <name>', says: 'add host to every record', parse: parseHost },
   { flags: '--format <name>', says: 'read lines of this format only', choices: formatNames },
-  { flags: '--flows-max <n>', says: 'live flows to keep track of; at the limit the one unchanged for longest is given up and counted', parse: parseFlowsMax, default: 1_048_576 },
+  { flags: '--flows-max <n>', says: 'live flows to keep track of; at the limit the one unchanged for longest is given up and counted (default: 1,048,576)', parse: parseFlowsMax },
   { flags: '--summary', says: 'at the end a few lines for people on stderr' },
-  { flags: '--log-level <level>', says: 'own diagnostics, NDJSON on stderr', choices: logLevels, default: 'info' },
+  { flags: '--log-level <level>', says: 'own diagnostics, NDJSON on stderr', choices: logLevels },
 ]
 
 const ofRun: readonly Flag[] = [
@@ -80,7 +94,18 @@ const ofRun: readonly Flag[] = [
     default: [],
   },
   { flags: '-o, --output <output>', says: `where to write: ${outputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}`, parse: collectOutputs, default: [] },
+  { flags: '-c, --config <file>', says: 'configuration, YAML or JSON; what is said on the command line goes before it' },
+  { flags: '--state <dir>', says: 'where checkpoints are kept: started again, it goes on where it was' },
   { flags: '--once', says: 'stop when every input is at its end; several are merged by time' },
+]
+
+const json: Flag = { flags: '--json', says: 'JSON instead of text' }
+const config: Flag = { flags: '-c, --config <file>', says: 'configuration, YAML or JSON' }
+
+const ofDoctor: readonly Flag[] = [
+  { flags: '--verbose', says: 'advice too' },
+  { flags: '--connect', says: 'try to connect to the receivers, and look at their certificates' },
+  { flags: '--ignore <id>', says: 'leave out a finding that is known and accepted; may be repeated', parse: (id: string, before: never) => [...(before as readonly string[]), id], default: [] },
 ]
 
 const examples = `
@@ -93,12 +118,15 @@ Examples:
   conntrail run
   conntrail run -i kmsg -i table -i conntrack --emit alert,gap,table
   conntrail run --once -i dmesg.txt -i events.txt
+  conntrail check /etc/conntrail.yaml && conntrail run -c /etc/conntrail.yaml --state /var/lib/conntrail
+  conntrail service -c /etc/conntrail.yaml
+  conntrail doctor
 
 Exit status: 0 done, 1 an input or output failed for good, 2 bad usage, 3 an input is not there or not permitted.`
 
 /** Reads the arguments behind the program's name. Throws CliExit after it has said what is wrong, or what was asked for. */
-export function parseArguments(args: readonly string[], version: string, hostname: string): Settings {
-  let settings: Settings | null = null
+export function parseArguments(args: readonly string[], version: string, hostname: string): Invocation {
+  let settings: Invocation | null = null
   const program = new Command('conntrail')
     .description('Reads conntrack events, table rows and kernel logs from standard input and writes NDJSON to standard output.')
     .version(version)
@@ -118,6 +146,36 @@ export function parseArguments(args: readonly string[], version: string, hostnam
     if (early !== undefined) program.error(`error: options of run go behind it: conntrail run --${early.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} ...`)
     settings = check('run', options, hostname)
   })
+  const command = (name: string, says: string, flags: readonly Flag[]): Command => {
+    const made = program.command(name).description(says).exitOverride().allowExcessArguments(false)
+    addFlags(made, flags)
+    return made
+  }
+  command('check', 'Checks a configuration file: every error with its place, the value and what was expected.', [json])
+    .argument('<file>')
+    .action((file: string, options: Record<string, unknown>) => {
+      settings = { command: 'check', file, json: options['json'] === true }
+    })
+  command('schema', 'Prints a JSON Schema, for editors and tests.', [])
+    .addArgument(new Argument('<of>', 'what is described').choices(['config']))
+    .action(() => {
+      settings = { command: 'schema' }
+    })
+  command('service', 'Prints a hardened systemd unit for a configuration, with only what its inputs and outputs need.', [config]).action((options: Record<string, unknown>) => {
+    settings = { command: 'service', config: (options['config'] as string | undefined) ?? '' }
+  })
+  command('doctor', 'Checks this host: permissions, sysctls, tools, buffers; says what would be lost silently, and what mends it.', [config, json, ...ofDoctor]).action(
+    (options: Record<string, unknown>) => {
+      settings = {
+        command: 'doctor',
+        config: (options['config'] as string | undefined) ?? '',
+        json: options['json'] === true,
+        verbose: options['verbose'] === true,
+        connect: options['connect'] === true,
+        ignore: options['ignore'] as string[],
+      }
+    },
+  )
   try {
     program.parse(args as string[], { from: 'user' })
   } catch (error) {
@@ -142,22 +200,25 @@ function check(command: 'pipe' | 'run', options: Record<string, unknown>, hostna
   const inputs = command === 'pipe' ? ['-'] : (options['input'] as string[])
   return {
     command,
+    config: (options['config'] as string | undefined) ?? '',
+    state: (options['state'] as string | undefined) ?? '',
     inputs,
-    outputs: outputs.length === 0 ? ['-'] : outputs,
+    outputs,
     once: options['once'] === true,
-    emit: (options['emit'] as RecordType[] | undefined) ?? (inputs.length === 0 ? watchTypes : defaultTypes),
+    emit: (options['emit'] as RecordType[] | undefined) ?? null,
     transitions: options['transitions'] === true,
     where: options['where'] as Condition[],
-    since: (options['since'] as number | undefined) ?? -Infinity,
-    until: (options['until'] as number | undefined) ?? Infinity,
-    clock: (options['timezone'] as LocalClock | undefined) ?? localClock(null),
+    since: (options['since'] as number | undefined) ?? null,
+    until: (options['until'] as number | undefined) ?? null,
+    clock: (options['timezone'] as LocalClock | undefined) ?? null,
     bootTime: (options['bootTime'] as BootTime | undefined) ?? null,
     rid: command === 'run' || options['rid'] === true,
-    host: (options['host'] as string | undefined) ?? (command === 'run' ? hostname : ''),
+    host: (options['host'] as string | undefined) ?? '',
+    hostname,
     format: (options['format'] as string | undefined) ?? null,
-    flowsMax: options['flowsMax'] as number,
+    flowsMax: (options['flowsMax'] as number | undefined) ?? null,
     summary: options['summary'] === true,
-    logLevel: options['logLevel'] as LogLevel,
+    logLevel: (options['logLevel'] as LogLevel | undefined) ?? null,
   }
 }
 
@@ -199,7 +260,7 @@ const HOST_JSON_LENGTH_MAX = 512
 const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 
 /** Microseconds since the epoch. */
-function parseTime(value: string): number {
+export function parseTime(value: string): number {
   const relative = /^-(\d+(?:\.\d+)?)([smhd])$/.exec(value)
   if (relative !== null) return (Date.now() / 1000 - Number(relative[1]) * unitSeconds[relative[2]!]!) * 1e6
   // Date knows milliseconds only

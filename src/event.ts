@@ -96,8 +96,10 @@ export class FlowEvent {
   family = 0
   /** IANA number */
   protocol = 0
-  /** inode number of the network namespace, 0 where it is not known */
+  /** inode number of the network namespace, 0 where it is not known; its name, and that of the input */
   netns = 0
+  netnsName = ''
+  input = ''
   /** Time of the record: seconds since the epoch and microseconds; TIME_* */
   sec = 0
   usec = 0

@@ -2,7 +2,7 @@
  * From pieces of a byte stream to whole lines: lays what was left over and the new piece into `page` and says how far the lines in it are whole. The line that is
  * cut off is kept until its rest comes. (After ripgrep's line buffer: one search for the last LF of a piece, none for each line.)
  */
-import { BATCH_AT, LINE_BYTES_MAX, page } from './event.js'
+import { BATCH_AT, page } from './event.js'
 
 const LF = 10
 /** Of an over-long line so much is kept to show. */
@@ -28,8 +28,11 @@ export class Frame {
   #carried = 0
   #skipped: { text: Uint8Array; bytes: number } | null = null
 
-  constructor(offset: number) {
+  readonly #lineBytesMax: number
+
+  constructor(offset: number, lineBytesMax: number) {
     this.offset = offset
+    this.#lineBytesMax = lineBytesMax
   }
 
   /** Lays the next piece. Its bytes may be overwritten afterwards. */
@@ -53,7 +56,7 @@ export class Frame {
     this.#filled = BATCH_AT + this.#carried + piece.length - from
     this.#carried = 0
     this.end = lastLineEnd(this.#filled)
-    if (this.end === BATCH_AT && this.#filled - BATCH_AT > LINE_BYTES_MAX) this.#skip()
+    if (this.end === BATCH_AT && this.#filled - BATCH_AT > this.#lineBytesMax) this.#skip()
   }
 
   /** The batch is done up to `from` (`end`, or the beginning of a line that waits for the next): keeps the rest. */
@@ -83,6 +86,14 @@ export class Frame {
     this.#carried = 0
     if (this.#filled > BATCH_AT && page[this.#filled - 1] !== LF) page[this.#filled++] = LF
     this.end = this.#filled
+  }
+
+  /** The stream has ended, and what is left of it is not to be read. */
+  drop(): void {
+    this.longLine = null
+    this.#skipped = null
+    this.#carried = 0
+    this.#nothing()
   }
 
   /** Nothing but a line without an end, longer than allowed: from here on it is only counted. */

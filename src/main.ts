@@ -6,7 +6,6 @@ import { isatty } from 'node:tty'
 import { CliExit, parseArguments } from './cli.js'
 import { BAD_USAGE, FAILED, run } from './commands/run.js'
 import { openWorld } from './commands/world.js'
-import { Log } from './log.js'
 
 /** After a signal everything read is written; an output that takes nothing for so long is given up. */
 const STOP_GRACE_MS = 10_000
@@ -18,19 +17,41 @@ async function main(): Promise<number> {
   const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
   const stdinIsTerminal = isatty(0)
   const asks = args.length === 0 && stdinIsTerminal
-  const settings = parseArguments(asks ? ['--help'] : args, version, hostname())
-  const log = new Log(settings.logLevel)
+  const invocation = parseArguments(asks ? ['--help'] : args, version, hostname())
+  const { env } = process
+  process.stdout.on('error', () => {})
+  const print = (text: string): void => void process.stdout.write(text)
+  const printError = (text: string): void => void process.stderr.write(text)
+  const read = (path: string): Uint8Array => readFileSync(path)
+  // each is loaded when it is asked for
+  switch (invocation.command) {
+    case 'check':
+      return (await import('./commands/check.js')).check(invocation.file, invocation.json, { read, env, print, printError })
+    case 'schema':
+      return (await import('./commands/check.js')).schema(print)
+    case 'service': {
+      const configPath = invocation.config === '' ? null : invocation.config
+      return (await import('./commands/service.js')).service({ configPath, execPath: process.execPath, scriptPath: process.argv[1]!, cwd: process.cwd(), read, env, print, printError })
+    }
+    case 'doctor': {
+      const { doctor, thisHost } = await import('./commands/doctor.js')
+      const { config, json, verbose, connect, ignore } = invocation
+      return doctor({ configFile: config === '' ? null : config, json, verbose, connect, ignore }, { host: thisHost({ node: process.version, env }), read, print })
+    }
+  }
   const world = openWorld({
     stdinIsTerminal,
     stdoutIsTerminal: isatty(1),
-    env: process.env,
+    env,
     monotonic: () => Number(process.hrtime.bigint() / 1000n),
   })
-  return run(settings, log, world, {
-    printError: (text) => process.stderr.write(text),
+  return run(invocation, world, {
+    pid: process.pid,
+    printError,
     // the one signal for us that Node leaves: the other starts its inspector
     onAsk: (tell) => process.on('SIGUSR2', tell),
-    onStop: ({ stop, giveUp }) => {
+    onStop: ({ stop, giveUp, reopen }) => {
+      process.on('SIGHUP', reopen)
       let asked = false
       for (const signal of ['SIGINT', 'SIGTERM'] as const) {
         process.on(signal, () => {
@@ -47,7 +68,8 @@ async function main(): Promise<number> {
 }
 
 main().then(
-  (status) => process.exit(status),
+  // what waits for a reader that is slow goes out first
+  (status) => process.stdout.write('', () => process.exit(status)),
   (error: unknown) => {
     if (error instanceof CliExit) process.exit(isatty(0) && process.argv.length === 2 ? BAD_USAGE : error.status)
     process.stderr.write(`conntrail: ${error instanceof Error ? error.message : String(error)}\n`)

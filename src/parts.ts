@@ -1,5 +1,7 @@
 /** The catalogue: every format, input and output by name. Help and checks derive from it. */
-import { TIME_BOOT, type Time } from './event.js'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import type { InputConfig, OutputConfig } from './config.js'
+import { TIME_BOOT, TIME_ESTIMATED, type Time } from './event.js'
 import { conntrackNotice } from './formats/conntrack-notice.js'
 import { conntrackSave } from './formats/conntrack-save.js'
 import { conntrackXml } from './formats/conntrack-xml.js'
@@ -7,17 +9,12 @@ import { expectation, expectationXml } from './formats/expectation.js'
 import { journalExport } from './formats/journal-export.js'
 import { jsonLines } from './formats/json-lines.js'
 import { kernelLog } from './formats/kernel-log.js'
+import { lastMonotonic } from './formats/kernel-log/last-monotonic.js'
 import { tableStats } from './formats/table-stats.js'
-import { commandFeed } from './inputs/command.js'
-import { conntrackFeed } from './inputs/conntrack.js'
-import { filesFeed } from './inputs/files.js'
-import { journalFeed } from './inputs/journal.js'
-import { kmsgFeed } from './inputs/kmsg.js'
 import { stdinFeed } from './inputs/stdin.js'
-import { tableFeed } from './inputs/table.js'
 import { openFile } from './outputs/file.js'
 import { openStdout } from './outputs/stdout.js'
-import { type Feed, InputError, type LineFormat, type Output } from './stage.js'
+import { type BootTime, type Feed, InputError, type LineFormat, type Output } from './stage.js'
 
 /** `conntrack-text` is read by the loop itself: almost every line is of it. The others are asked in this order how they begin. */
 export const TEXT_FORMAT = 'conntrack-text'
@@ -70,55 +67,93 @@ export interface FeedOptions extends World {
 /** What ids of an input's records begin with, where the input has no positions. */
 const randomOf = (options: FeedOptions): string => `${options.random}.${options.number}`
 
-const kmsg = (name: string, options: FeedOptions): Feed =>
-  kmsgFeed({ name, from: 'last', once: options.once, saved: options.saved[name]?.[0] ?? null, monotonicMicroseconds: options.monotonic })
-const journal = (name: string, options: FeedOptions): Feed =>
-  journalFeed({ name, from: 'last', once: options.once, saved: options.saved[name]?.[0] ?? null, env: options.env })
-const conntrack = (name: string, options: FeedOptions): Feed => conntrackFeed({ name, env: options.env, once: options.once, random: randomOf(options) })
-const table = (name: string, options: FeedOptions): Feed => tableFeed({ name, env: options.env, once: options.once, random: randomOf(options), now: options.now })
+const bootOf = (options: FeedOptions): BootTime => ({ microseconds: microsecondsOf(options.now()) - options.monotonic(), source: TIME_BOOT })
 
-/** How an INPUT on the command line is written, and what opens it. The first that fits counts. */
+/** Opens an input of a configuration. What it needs is loaded with it: a bare pipe starts without the others. */
+export async function feedOf(input: InputConfig, options: FeedOptions): Promise<Feed> {
+  const { name } = input
+  const { once, env, now } = options
+  const random = randomOf(options)
+  const saved = options.saved[name] ?? null
+  switch (input.type) {
+    case 'kmsg':
+      return (await import('./inputs/kmsg.js')).kmsgFeed({ name, from: input.from ?? 'last', once, saved: saved?.[0] ?? null, monotonicMicroseconds: options.monotonic })
+    case 'journal':
+      return (await import('./inputs/journal.js')).journalFeed({ name, from: input.from ?? 'last', once, saved: saved?.[0] ?? null, env })
+    case 'conntrack': {
+      const { conntrackFeed } = await import('./inputs/conntrack.js')
+      const { events, queue, resync, buffer } = input
+      const feeds = input.netns.map((netns, i) =>
+        conntrackFeed({
+          ...{ name, env, once, events, random: i === 0 ? random : `${random}.${i}`, queueBytes: queue, redumpMs: resync, bufferBytes: buffer ?? 0 },
+          netns: netns === 'self' ? null : { name: netns, path: netns.startsWith('/') ? netns : `/run/netns/${netns}` },
+        }),
+      )
+      return feeds.length === 1 ? feeds[0]! : together(name, feeds)
+    }
+    case 'table':
+      return (await import('./inputs/table.js')).tableFeed({ name, env, once, random, now, netns: input.netns, everyMs: input.every })
+    case 'file':
+      return (await import('./inputs/files.js')).filesFeed({
+        ...{ name, patterns: input.path, exclude: input.exclude, once, saved },
+        from: input.from === 'start' || once ? 'start' : 'end',
+        history: input.compressed,
+        rotateWaitMs: input.rotate_wait,
+        maxDeletedBytes: input.deleted_max,
+        partialLineMs: input.partial_line,
+        pollMs: input.poll,
+        rescanMs: input.rescan,
+        boot: estimatedBoot,
+      })
+    case 'command':
+      return (await import('./inputs/command.js')).commandFeed({ name, command: input.program.join(' '), once, random, env, boot: () => bootOf(options) })
+    case 'stdin':
+      return stdinFeed({ isTerminal: options.stdinIsTerminal, random: options.random, hash: options.hash, monotonic: options.monotonic })
+  }
+}
+
+/** The last line of a file that shows the kernel's clock is taken to be as old as the file. */
+function estimatedBoot({ modified, path }: { readonly modified: number; readonly path: string }): BootTime | null {
+  const last = lastMonotonic(tailOf(path))
+  return last < 0 ? null : { microseconds: modified - last, source: TIME_ESTIMATED }
+}
+
+/** Several feeds under one name. */
+function together(name: string, feeds: readonly Feed[]): Feed {
+  return {
+    name,
+    open: async (add) => {
+      await Promise.all(feeds.map((feed) => feed.open(add)))
+    },
+    stop: () => feeds.forEach((feed) => feed.stop()),
+    abort: () => feeds.forEach((feed) => feed.abort()),
+  }
+}
+
+/** How an INPUT on the command line is written, and what it says in the words of a configuration. The first that fits counts. */
 export const inputKinds = [
-  {
-    form: '-',
-    says: 'standard input',
-    fits: (text: string) => text === '-',
-    feed: (_text: string, options: FeedOptions): Feed => stdinFeed({ isTerminal: options.stdinIsTerminal, random: options.random, hash: options.hash, monotonic: options.monotonic }),
-  },
-  { form: 'kmsg', says: "the kernel's log", fits: (text: string) => text === 'kmsg', feed: kmsg },
-  { form: 'journal', says: "the kernel's lines in systemd's journal", fits: (text: string) => text === 'journal', feed: journal },
-  { form: 'conntrack', says: 'conntrack -E, started and kept running', fits: (text: string) => text === 'conntrack', feed: conntrack },
-  { form: 'table', says: "the kernel's own counters, each second", fits: (text: string) => text === 'table', feed: table },
+  { form: '-', says: 'standard input', fits: (text: string) => text === '-', means: () => ({ type: 'stdin' }) },
+  { form: 'kmsg', says: "the kernel's log", fits: (text: string) => text === 'kmsg', means: () => ({ type: 'kmsg' }) },
+  { form: 'journal', says: "the kernel's lines in systemd's journal", fits: (text: string) => text === 'journal', means: () => ({ type: 'journal' }) },
+  { form: 'conntrack', says: 'conntrack -E, started and kept running', fits: (text: string) => text === 'conntrack', means: () => ({ type: 'conntrack' }) },
+  { form: 'table', says: "the kernel's own counters, each second", fits: (text: string) => text === 'table', means: () => ({ type: 'table' }) },
   {
     form: 'command:PROGRAM ARGS',
     says: 'what a program prints',
     fits: (text: string) => /^command:\s*\S/.test(text),
-    feed: (name: string, options: FeedOptions): Feed =>
-      commandFeed({
-        name,
-        command: name.slice('command:'.length),
-        once: options.once,
-        random: randomOf(options),
-        env: options.env,
-        boot: () => ({ microseconds: microsecondsOf(options.now()) - options.monotonic(), source: TIME_BOOT }),
-      }),
+    means: (text: string) => ({ type: 'command', program: text.slice('command:'.length).trim().split(/ +/) }),
   },
-  {
-    form: 'PATH or glob',
-    says: 'followed files; file: may precede',
-    fits: (text: string) => !/^(webhook|file):?$/.test(text) && text !== '',
-    feed: (name: string, options: FeedOptions): Feed =>
-      filesFeed({ name, patterns: [name.replace(/^file:/, '')], from: options.once ? 'start' : 'end', once: options.once, saved: options.saved[name] ?? null }),
-  },
+  { form: 'PATH or glob', says: 'followed files; file: may precede', fits: (text: string) => /^(file:)?./.test(text), means: (text: string) => ({ type: 'file', path: text.replace(/^file:/, '') }) },
 ] as const
 
-/** What a host offers, where nothing is named: its kernel's log by one way or the other, the counters, and the flows. */
-export function hostFeeds(options: FeedOptions): readonly Feed[] {
-  return [
-    firstThatOpens([kmsg('kmsg', options), journal('journal', options)]),
-    table('table', { ...options, number: options.number + 1 }),
-    conntrack('conntrack', { ...options, number: options.number + 2 }),
-  ]
+/** What a host offers, where nothing is named: its kernel's log by one way or the other, and the inputs of a configuration that says nothing. */
+export function hostFeeds(inputs: readonly InputConfig[], options: FeedOptions): Promise<readonly Feed[]> {
+  return Promise.all(
+    inputs.map(async (input, number) => {
+      const feed = await feedOf(input, { ...options, number })
+      return input.type === 'kmsg' ? firstThatOpens([feed, await feedOf({ name: 'journal', type: 'journal', from: null }, { ...options, number: inputs.length })]) : feed
+    }),
+  )
 }
 
 /** The first feed that can be opened stands for all; when none can, the first one's reason is told. */
@@ -144,17 +179,51 @@ function firstThatOpens(feeds: readonly Feed[]): Feed {
   }
 }
 
+/** Of a file's end so much is looked at for the kernel's clock. */
+const TAIL_BYTES = 1 << 16
+
+function tailOf(path: string): Uint8Array {
+  try {
+    const fd = openSync(path, 'r')
+    try {
+      const { size } = fstatSync(fd)
+      const tail = new Uint8Array(Math.min(TAIL_BYTES, size))
+      return tail.subarray(0, readSync(fd, tail, 0, tail.length, size - tail.length))
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    return new Uint8Array(0)
+  }
+}
+
 function microsecondsOf(time: Time): number {
   return time.sec * 1e6 + time.usec
 }
 
-/** How an OUTPUT on the command line is written, and how it is opened. */
+/** How an OUTPUT on the command line is written, and what it says in the words of a configuration. */
 export const outputKinds = [
-  { form: '-', says: 'standard output', fits: (text: string) => text === '-', open: (_text: string, world: World): Output => openStdout(world.stdoutIsTerminal) },
-  {
-    form: 'file:PATH',
-    says: 'appended to PATH',
-    fits: (text: string) => /^file:./.test(text),
-    open: (text: string, _world: World, report: (message: string) => void): Output => openFile({ name: text, path: text.slice(5), rotate: null, fsync: 'interval', report }),
-  },
+  { form: '-', says: 'standard output', fits: (text: string) => text === '-', means: () => ({ type: 'stdout' }) },
+  { form: 'file:PATH', says: 'appended to PATH', fits: (text: string) => /^file:./.test(text), means: (text: string) => ({ type: 'file', path: text.slice(5) }) },
 ] as const
+
+export interface OutputOptions extends World {
+  readonly report: (message: string) => void
+}
+
+/** Opens an output of a configuration. Throws what opening met. */
+export function outputOf(output: OutputConfig, options: OutputOptions): Output {
+  switch (output.type) {
+    case 'stdout':
+      return openStdout(output.name, options.stdoutIsTerminal)
+    case 'file': {
+      const { rotate } = output
+      return openFile({
+        ...{ name: output.name, path: output.path, fsync: output.fsync, report: options.report },
+        rotate: rotate === null ? null : { size: rotate.size, every: rotate.every, keep: rotate.keep, maxAge: rotate.max_age, maxTotal: rotate.max_total, compress: rotate.compress },
+      })
+    }
+    case 'webhook':
+      throw new Error('webhook')
+  }
+}

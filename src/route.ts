@@ -13,13 +13,16 @@ export interface RouteOptions {
   readonly since: number
   readonly until: number
   readonly where: readonly Condition[]
+  /** of what is wanted, what this output gets: as `where`; empty: all */
+  readonly when?: readonly Condition[]
 }
 
 /** One --where: all of its keys must fit. Several: one of them. A record that has not got a key does not fit. */
 export interface Condition {
   readonly types: ReadonlySet<string> | null
   readonly flow: (event: FlowEvent) => boolean
-  readonly other: (record: OtherRecord) => boolean
+  /** `input` is the name of the input that it is from, '' for none */
+  readonly other: (record: OtherRecord, input: string) => boolean
 }
 
 /** Any record but a flow: an alert, a gap, a line of the kernel, a sample, an expectation, a reject. */
@@ -34,25 +37,33 @@ export class Route {
   constructor(options: RouteOptions) {
     this.#options = options
     this.#types = new Set(options.emit)
-    this.allFlows = this.#types.has('flow') && !options.transitionsOnly && options.since === -Infinity && options.until === Infinity && options.where.length === 0
+    this.allFlows = this.#types.has('flow') && !options.transitionsOnly && options.since === -Infinity && options.until === Infinity && options.where.length === 0 && (options.when ?? []).length === 0
   }
 
   wantsFlow(event: FlowEvent): boolean {
-    const { transitionsOnly, where } = this.#options
+    const { transitionsOnly, where, when = [] } = this.#options
     if (!this.#types.has('flow') || (transitionsOnly && event.from === FROM_NONE) || !this.#inWindow(event)) return false
-    return where.length === 0 || where.some((c) => (c.types === null || c.types.has('flow')) && c.flow(event))
+    return fitsFlow(where, event) && fitsFlow(when, event)
   }
 
-  wants(type: RecordType, record: Time): boolean {
-    const { where } = this.#options
+  wants(type: RecordType, record: Time, input: string): boolean {
+    const { where, when = [] } = this.#options
     if (!this.#types.has(type) || !this.#inWindow(record)) return false
-    return where.length === 0 || where.some((c) => (c.types === null || c.types.has(type)) && c.other(record as OtherRecord))
+    return fits(where, type, record as OtherRecord, input) && fits(when, type, record as OtherRecord, input)
   }
 
   #inWindow(time: Time): boolean {
     const at = time.sec * 1e6 + time.usec
     return at >= this.#options.since && at < this.#options.until
   }
+}
+
+function fitsFlow(conditions: readonly Condition[], event: FlowEvent): boolean {
+  return conditions.length === 0 || conditions.some((c) => (c.types === null || c.types.has('flow')) && c.flow(event))
+}
+
+function fits(conditions: readonly Condition[], type: RecordType, record: OtherRecord, input: string): boolean {
+  return conditions.length === 0 || conditions.some((c) => (c.types === null || c.types.has(type)) && c.other(record, input))
 }
 
 type Address = readonly [number, number, number, number]
@@ -90,7 +101,10 @@ const keys: Readonly<Record<string, (value: string, key: string) => (event: Flow
   dport: (value, key) => port(key, value, (event) => [event.orig.k2]),
   port: (value, key) => port(key, value, ({ orig, reply }) => [orig.k1, orig.k2, reply.k1, reply.k2]),
   zone: (value, key) => whole(key, value, 0xffff, (event) => (event.zone === 0 ? event.orig.zone : event.zone)),
-  netns: (value, key) => whole(key, value, 0xffffffff, (event) => event.netns),
+  transition: (value, key) => {
+    if (value !== 'true' && value !== 'false') throw new ConditionError(key, value, 'true or false')
+    return (event) => (event.from !== FROM_NONE) === (value === 'true')
+  },
 }
 
 export class ConditionError extends Error {
@@ -101,18 +115,38 @@ export class ConditionError extends Error {
 
 /** `src=10.0.0.0/8 dport=443,8443 event=destroy`: keys are "and", values separated by commas are "or". Throws ConditionError. */
 export function parseCondition(text: string): Condition {
+  const parts = text
+    .trim()
+    .split(/\s+/)
+    .map((part): readonly [string, readonly string[]] => {
+      const equals = part.indexOf('=')
+      const values = part.slice(equals + 1).split(',')
+      if (equals < 1 || values.includes('')) throw new ConditionError(part, '', 'key=value')
+      return [part.slice(0, equals), values]
+    })
+  return makeCondition(parts)
+}
+
+/** The same of keys, each with its values. Throws ConditionError. */
+export function makeCondition(parts: readonly (readonly [key: string, values: readonly string[]])[]): Condition {
   let types: Set<string> | null = null
   const flow: ((event: FlowEvent) => boolean)[] = []
-  const other: ((record: OtherRecord) => boolean)[] = []
-  for (const part of text.trim().split(/\s+/)) {
-    const equals = part.indexOf('=')
-    const key = part.slice(0, equals)
-    const values = part.slice(equals + 1).split(',')
-    if (equals < 1 || values.includes('')) throw new ConditionError(part, '', 'key=value')
+  const other: ((record: OtherRecord, input: string) => boolean)[] = []
+  for (const [key, values] of parts) {
     if (key === 'type') {
       const unknown = values.find((value) => !(recordTypes as readonly string[]).includes(value))
       if (unknown !== undefined) throw new ConditionError('type', unknown, recordTypes.join(', '))
       types = new Set(values)
+      continue
+    }
+    if (key === 'input') {
+      flow.push((event) => values.includes(event.input))
+      other.push((_record, input) => values.includes(input))
+      continue
+    }
+    if (key === 'netns') {
+      flow.push((event) => (event.netns !== 0 && values.includes(String(event.netns))) || (event.netnsName !== '' && values.includes(event.netnsName)))
+      other.push((record) => (record['netns'] !== 0 && values.includes(String(record['netns']))) || values.includes(String(record['netnsName'])))
       continue
     }
     const known = otherKeys[key]
@@ -124,12 +158,12 @@ export function parseCondition(text: string): Condition {
       continue
     }
     const make = keys[key]
-    if (make === undefined) throw new ConditionError(key, values.join(','), `one of the keys type, ${[...Object.keys(keys), ...Object.keys(otherKeys)].join(', ')}`)
+    if (make === undefined) throw new ConditionError(key, values.join(','), `one of the keys type, input, netns, ${[...Object.keys(keys), ...Object.keys(otherKeys)].join(', ')}`)
     const alternatives = values.map((value) => make(value, key))
     flow.push((event) => alternatives.some((test) => test(event)))
-    other.push(key === 'netns' ? (record) => values.includes(String(record['netns'])) : () => false)
+    other.push(() => false)
   }
-  return { types, flow: (event) => flow.every((test) => test(event)), other: (record) => other.every((test) => test(record)) }
+  return { types, flow: (event) => flow.every((test) => test(event)), other: (record, input) => other.every((test) => test(record, input)) }
 }
 
 function named(key: string, names: readonly string[], value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {

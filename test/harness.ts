@@ -3,6 +3,7 @@ import { FlowTracker } from '../src/detectors/flows/tracker.js'
 import { Holders } from '../src/detectors/flows/holders.js'
 import { Levels } from '../src/detectors/levels.js'
 import { TableFull } from '../src/detectors/table-full.js'
+import { LINE_BYTES_MAX } from '../src/event.js'
 import { localClock } from '../src/formats/local-time.js'
 import { lineFormats } from '../src/parts.js'
 import { NdjsonPrinter } from '../src/printers/ndjson.js'
@@ -74,6 +75,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
         {
           input,
           random: 'run',
+          lineBytesMax: LINE_BYTES_MAX,
           context,
           lines: {
             receivedSec: 0,

@@ -1,21 +1,26 @@
 /** `conntrail` and `conntrail run`: inputs through the loop to the outputs. */
+import { CheckpointStore, StateError } from '../checkpoint.js'
 import type { Settings } from '../cli.js'
+import { ConfigErrors } from '../config.js'
 import { FlowTracker } from '../detectors/flows/tracker.js'
 import { Holders } from '../detectors/flows/holders.js'
 import { Levels } from '../detectors/levels.js'
-import { TableFull } from '../detectors/table-full.js'
+import { TableFull, type TableFullOptions } from '../detectors/table-full.js'
+import { localClock } from '../formats/local-time.js'
 import { isNowhere } from '../inputs/descriptor.js'
-import type { Log } from '../log.js'
-import { type FeedOptions, hostFeeds, inputKinds, lineFormats, outputKinds, TEXT_FORMAT, type World } from '../parts.js'
+import { Log } from '../log.js'
+import { type FeedOptions, feedOf, hostFeeds, lineFormats, outputOf, TEXT_FORMAT, type World } from '../parts.js'
 import { NdjsonPrinter, type RecordContext } from '../printers/ndjson.js'
 import { summary } from '../printers/summary.js'
 import { Route } from '../route.js'
-import { Channels } from '../run/channel.js'
+import { type ChannelParts, Channels } from '../run/channel.js'
 import { Records } from '../run/records.js'
 import { type FeedParts, Run } from '../run/run.js'
 import { Source } from '../run/source.js'
 import type { FullTable, Input, KernelFacts, LineContext, Output } from '../stage.js'
 import { Tally } from '../tally.js'
+import { Memory } from './memory.js'
+import { conditionOf, type Plan, planOf } from './plan.js'
 
 /** Exit statuses of the command line. */
 export const DONE = 0
@@ -25,29 +30,51 @@ export const NOT_THERE = 3
 
 export interface Terminal {
   readonly printError: (text: string) => void
-  /** Hands over what to do when asked to stop, and when that takes too long: it gives the exit status. */
-  readonly onStop: (stopping: { readonly stop: () => void; readonly giveUp: (message: string) => Promise<number> }) => void
+  /** Hands over what to do when asked to stop, and when that takes too long: it gives the exit status; and what to do when asked to read things anew. */
+  readonly onStop: (stopping: { readonly stop: () => void; readonly giveUp: (message: string) => Promise<number>; readonly reopen: () => void }) => void
   /** Hands over what to do when asked for the live flows. */
   readonly onAsk: (tell: () => void) => void
+  readonly pid: number
 }
+
+const IDS_A_LINE = 1000
 
 /** Nobody waits for the first notice of an episode in a file: rather it names the namespace. */
 const ONCE_PATIENCE_SEC = 30
-
-const IDS_A_LINE = 1000
 
 /** Kernels from here on print the namespace's number with "table full". */
 const NAMES_NAMESPACES = [6, 18] as const
 
 /** Runs to the end and gives the exit status. */
-export async function run(settings: Settings, log: Log, world: World, terminal: Terminal): Promise<number> {
+export async function run(settings: Settings, world: World, terminal: Terminal): Promise<number> {
+  try {
+    return await runPlan(await planOf(settings, world), world, terminal)
+  } catch (error) {
+    if (!(error instanceof ConfigErrors)) throw error
+    terminal.printError(`${error.message}\n`)
+    return BAD_USAGE
+  }
+}
+
+async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<number> {
+  const log = new Log(plan.logLevel)
+  const report = (message: string): void => void log.warn(message)
   const tally = new Tally()
   const full: FullTable = { wasFull: (netns, sec) => records.wasFull(netns, sec) }
-  const tracker: FlowTracker = new FlowTracker({ flowsMax: settings.flowsMax, seed: world.seed, fullTable: full })
-  const tableFull: TableFull = new TableFull({ emit: (alert) => records.alert(alert), holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)), boot: world.bootId, ...(settings.once ? { patienceSec: ONCE_PATIENCE_SEC } : {}) })
+  const tracker: FlowTracker = new FlowTracker({ flowsMax: plan.flowsMax, seed: world.seed, fullTable: full })
+  const tableFull: TableFull = new TableFull({
+    ...ruleOptions(plan),
+    emit: (alert) => {
+      if (plan.rules === null || (alert.rule === 'expect_table_full' ? plan.rules.expect_table_full : plan.rules.table_full).enabled) records.alert(alert)
+    },
+    holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)),
+    boot: world.bootId,
+  })
+  const levels = new Levels()
 
   const outputs: Output[] = []
   let channels: Channels | null = null
+  let store: CheckpointStore | null = null
   /** The line of sums is written however the run ends. */
   const done = async (status: number): Promise<number> => {
     const { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps } = tally
@@ -59,38 +86,47 @@ export async function run(settings: Settings, log: Log, world: World, terminal: 
       outputs: written,
       tracker: counted,
     })
-    if (settings.summary) terminal.printError(summary(tally, counted))
+    if (plan.summary) terminal.printError(summary(tally, counted))
+    store?.release()
     return status
   }
 
-  for (const text of settings.outputs) {
-    const kind = outputKinds.find((each) => each.fits(text))!
+  for (const config of plan.outputs) {
     try {
-      outputs.push(kind.open(text, world, (message) => void log.warn(message)))
+      outputs.push(outputOf(config, { ...world, report }))
     } catch (error) {
-      await log.error(`output ${text} cannot be opened: ${messageOf(error)}`)
+      await log.error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
       return done(FAILED)
     }
   }
-  const report = (message: string): void => void log.warn(message)
-  const feedOptions = (number: number): FeedOptions => ({ ...world, once: settings.once, saved: {}, number })
-  const feeds: FeedParts[] =
-    settings.inputs.length === 0
-      ? hostFeeds(feedOptions(0)).map((feed) => ({ feed, isNamed: false }))
-      : settings.inputs.map((text, i) => ({ feed: inputKinds.find((kind) => kind.fits(text))!.feed(text, feedOptions(i)), isNamed: true }))
-  if (settings.inputs.includes('-') && isNowhere(0)) await log.warn('standard input is closed or /dev/null: there is nothing to read')
-  if (settings.outputs.includes('-') && isNowhere(1)) await log.warn('standard output is closed or /dev/null: the records go nowhere')
+  let memory: Memory | null = null
+  if (plan.state !== '') {
+    try {
+      store = new CheckpointStore(plan.state, terminal.pid, report)
+      memory = new Memory(store, { tableFull, levels }, world)
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error
+      await log.error(error.message)
+      return done(FAILED)
+    }
+  }
+  const feedOptions = (number: number): FeedOptions => ({ ...world, once: plan.once, saved: memory?.saved ?? {}, number })
+  const feeds: FeedParts[] = plan.watchesHost
+    ? (await hostFeeds(plan.inputs, feedOptions(0))).map((feed) => ({ feed, isNamed: false }))
+    : await Promise.all(plan.inputs.map(async (input, i) => ({ feed: await feedOf(input, feedOptions(i)), isNamed: true })))
+  if (plan.inputs.some(({ type }) => type === 'stdin') && isNowhere(0)) report('standard input is closed or /dev/null: there is nothing to read')
+  if (plan.outputs.some(({ type }) => type === 'stdout') && isNowhere(1)) report('standard output is closed or /dev/null: the records go nowhere')
 
-  const route = new Route({ emit: settings.emit, transitionsOnly: settings.transitions, since: settings.since, until: settings.until, where: settings.where })
-  channels = new Channels([{ route, outputs }], () => running.abort())
-  const own: RecordContext = { host: settings.host, input: '', netns: 0, netnsName: '', ridPrefix: settings.rid ? world.random : null }
-  const records: Records = new Records({ channels, tracker, tally, tableFull, own, levels: new Levels(), printer: new NdjsonPrinter(), writeDumps: false })
+  channels = new Channels(channelsOf(plan, outputs), () => running.abort())
+  const own: RecordContext = { host: plan.host, input: '', netns: 0, netnsName: '', ridPrefix: plan.rid ? world.random : null }
+  const writeDumps = plan.inputs.some((input) => input.type === 'conntrack' && input.dump === 'write')
+  const records: Records = new Records({ channels, tracker, tally, tableFull, own, levels, printer: new NdjsonPrinter(), writeDumps })
   const ofThisHost: KernelFacts = { namesNamespaces: isAtLeast(world.kernelRelease, NAMES_NAMESPACES), initialNetns: world.initialNetns }
   const running: Run = new Run({
     feeds,
     records,
     channels,
-    once: settings.once,
+    once: plan.once,
     now: world.now,
     report,
     sourceOf: (input, isMerged) =>
@@ -98,27 +134,38 @@ export async function run(settings: Settings, log: Log, world: World, terminal: 
         {
           input,
           random: world.random,
-          context: contextOf(input, settings),
-          lines: lineContext(input, settings),
-          text: settings.format === null || settings.format === TEXT_FORMAT,
-          formats: lineFormats(settings.format),
-          kernelFacts: input.isLive && !settings.once ? ofThisHost : { namesNamespaces: null, initialNetns: 0 },
-          diagnose: (message) => void log.warn(message, settings.command === 'run' ? { input: input.name } : {}),
+          lineBytesMax: plan.lineBytesMax,
+          context: contextOf(input, plan),
+          ...formatsOf(input, plan),
+          kernelFacts: input.isLive && !plan.once ? ofThisHost : { namesNamespaces: null, initialNetns: 0 },
+          diagnose: (message) => void log.warn(message, plan.isRun ? { input: input.name } : {}),
         },
         records,
         isMerged,
       ),
+    onTick: (sources) => memory?.keep(sources, running.ended, channels!),
   })
+  memory?.tellRestart(records)
   terminal.onStop({
     stop: () => running.stop(),
     giveUp: async (message) => {
       await log.error(message)
       return done(FAILED)
     },
+    reopen: () => {
+      for (const output of outputs) {
+        try {
+          output.reopen?.()
+        } catch (error) {
+          report(`output ${output.name} cannot be opened anew: ${messageOf(error)}`)
+        }
+      }
+    },
   })
   terminal.onAsk(() => void tellLive(tracker, log))
   const { failure, missing } = await running.toEnd()
   for (const message of [missing, failure]) if (message !== '') await log.error(message)
+  if (failure === '') await memory?.keepLast(running, channels)
   await Promise.all(outputs.map((output) => output.close()))
   return done(missing !== '' ? NOT_THERE : failure !== '' ? FAILED : DONE)
 }
@@ -131,22 +178,59 @@ async function tellLive(tracker: FlowTracker, log: Log): Promise<void> {
   for (const { netns, ids } of parts) await log.info('live flows', { ...(netns === 0 ? {} : { netns }), ids, left: (left -= ids.length) })
 }
 
-function contextOf(input: Input, settings: Settings): RecordContext {
+function ruleOptions(plan: Plan): Pick<TableFullOptions, 'quietSec' | 'repeatSec' | 'severity' | 'clearBelow' | 'expectations' | 'patienceSec'> {
+  const patience = plan.once ? { patienceSec: ONCE_PATIENCE_SEC } : {}
+  if (plan.rules === null) return patience
+  const { table_full: full, expect_table_full: expectations } = plan.rules
+  const of = (rule: typeof full) => ({ quietSec: rule.quiet / 1000, repeatSec: rule.repeat / 1000, severity: rule.severity })
+  return { ...patience, ...of(full), clearBelow: full.clear_below, expectations: of(expectations) }
+}
+
+/** Outputs that want the same are one channel. */
+function channelsOf(plan: Plan, outputs: readonly Output[]): ChannelParts[] {
+  const byWhen = new Map<string, { when: Plan['outputs'][number]['when']; outputs: Output[] }>()
+  for (const [i, { when }] of plan.outputs.entries()) {
+    const key = JSON.stringify(when)
+    const channel = byWhen.get(key) ?? { when, outputs: [] }
+    channel.outputs.push(outputs[i]!)
+    byWhen.set(key, channel)
+  }
+  return [...byWhen.values()].map(({ when, outputs: same }) => ({
+    route: new Route({ ...plan.route, when: when === null || when === 'unmatched' ? [] : when.map(conditionOf) }),
+    outputs: same,
+    isUnmatched: when === 'unmatched',
+    hasConditions: when !== null && when !== 'unmatched',
+  }))
+}
+
+function contextOf(input: Input, plan: Plan): RecordContext {
   return {
-    host: settings.host,
-    input: settings.command === 'run' ? input.name : '',
+    host: plan.host,
+    input: plan.isRun ? input.name : '',
     netns: input.netns,
     netnsName: input.netnsName,
-    ridPrefix: settings.rid ? input.ridPrefix : null,
+    ridPrefix: plan.rid ? input.ridPrefix : null,
   }
 }
 
-function lineContext(input: Input, settings: Settings): LineContext {
-  const { bootTime } = settings
+function formatsOf(input: Input, plan: Plan): { readonly lines: LineContext; readonly text: boolean; readonly formats: ReturnType<typeof lineFormats> } {
+  const config = plan.inputs.find(({ name }) => name === input.name)
+  const said = config !== undefined && 'format' in config && config.format !== 'auto' ? config.format : null
+  const format = plan.format ?? said
+  const timezone = config !== undefined && 'timezone' in config ? config.timezone : null
+  return {
+    lines: lineContext(input, plan, timezone),
+    text: format === null || format === TEXT_FORMAT,
+    formats: lineFormats(format),
+  }
+}
+
+function lineContext(input: Input, plan: Plan, timezone: string | null): LineContext {
+  const { bootTime } = plan
   return {
     receivedSec: 0,
     receivedUsec: 0,
-    localClock: settings.clock,
+    localClock: timezone === null ? plan.clock : localClock(timezone),
     reason: '',
     extraLines: 0,
     bodyAt: 0,

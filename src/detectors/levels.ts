@@ -41,6 +41,17 @@ const unknownTable = (name: string): Table => ({ name, at: NaN, counters: new Ma
 export class Levels {
   readonly #tables = new Map<string, Table>()
 
+  /** Plain data for a checkpoint: what later samples are compared with. */
+  save(): unknown {
+    return [...this.#tables].map(([key, { name, at, counters }]) => ({ key, name, at: Number.isNaN(at) ? null : at, counters: [...counters] }))
+  }
+
+  restore(saved: unknown): void {
+    for (const { key, name, at, counters } of saved as { key: string; name: string; at: number | null; counters: [CounterName, Counted][] }[]) {
+      this.#tables.set(key, { name, at: at ?? NaN, counters: new Map(counters) })
+    }
+  }
+
   /**
    * The sample with its differences; rates a second, to a thousandth. `flows` where a flow input watches the same namespace. Samples of two inputs have nothing to
    * do with each other, even where neither knows its namespace: `input` keeps them apart.

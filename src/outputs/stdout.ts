@@ -7,16 +7,20 @@ import { Socket } from 'node:net'
 import { WriteStream } from 'node:tty'
 import type { Output } from '../stage.js'
 
-export function openStdout(isTerminal: boolean): Output {
+export function openStdout(name: string, isTerminal: boolean): Output {
   const stat = fstatSync(1)
-  if (isTerminal) return new SocketOutput(new WriteStream(1))
-  if (stat.isFIFO() || stat.isSocket()) return new SocketOutput(new Socket({ fd: stat.isFIFO() ? reopened() : 1, readable: false, writable: true }))
-  return stat.isFile() ? new FdOutput() : new DeviceOutput()
+  if (isTerminal) return new SocketOutput(name, new WriteStream(1))
+  if (stat.isFIFO() || stat.isSocket()) return new SocketOutput(name, new Socket({ fd: stat.isFIFO() ? reopened() : 1, readable: false, writable: true }))
+  return stat.isFile() ? new FdOutput(name) : new DeviceOutput(name)
 }
 
 /** A regular file: the thread pool may wait for the disk. */
 class FdOutput implements Output {
-  readonly name = '-'
+  readonly name: string
+
+  constructor(name: string) {
+    this.name = name
+  }
 
   write(bytes: Uint8Array): Promise<boolean> {
     return new Promise((resolve, fail) => {
@@ -36,7 +40,11 @@ class FdOutput implements Output {
 
 /** /dev/null and the like: quicker done than handed to a thread. */
 class DeviceOutput implements Output {
-  readonly name = '-'
+  readonly name: string
+
+  constructor(name: string) {
+    this.name = name
+  }
 
   async write(bytes: Uint8Array): Promise<boolean> {
     for (let from = 0; from < bytes.length; ) from += writeSync(1, bytes, from)
@@ -47,11 +55,12 @@ class DeviceOutput implements Output {
 }
 
 class SocketOutput implements Output {
-  readonly name = '-'
+  readonly name: string
   readonly #socket: Socket
   #error: NodeJS.ErrnoException | null = null
 
-  constructor(socket: Socket) {
+  constructor(name: string, socket: Socket) {
+    this.name = name
     this.#socket = socket
     socket.on('error', (error) => (this.#error = error))
   }

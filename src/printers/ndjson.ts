@@ -283,8 +283,9 @@ export class NdjsonPrinter {
     )
   }
 
-  gap(gap: Gap, rid: string): void {
-    this.#object(gap, 'gap', rid, {
+  /** `isWhole`: the id stands by itself. */
+  gap(gap: Gap, rid: string, isWhole = false): void {
+    const keys = {
       cause: gap.cause,
       count: present(gap.count),
       at_least: present(gap.atLeast),
@@ -293,7 +294,8 @@ export class NdjsonPrinter {
       output: gap.output,
       reason: gap.reason,
       time_source: timeSourceNames[gap.timeSource] || undefined,
-    })
+    }
+    this.#object(gap, 'gap', rid, keys, isWhole && this.#context.ridPrefix !== null ? rid : undefined)
   }
 
   reject(reject: Reject, rid: string): void {

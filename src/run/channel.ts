@@ -14,6 +14,9 @@ const COPIES_BYTES_MAX = 1 << 20
 export interface ChannelParts {
   readonly route: Route
   readonly outputs: readonly Output[]
+  /** of what the route lets through, only what goes to no channel with conditions of its own */
+  readonly isUnmatched?: boolean
+  readonly hasConditions?: boolean
 }
 
 export class Channels {
@@ -27,7 +30,7 @@ export class Channels {
 
   /** `onGone`: an output's reader has gone away, or it failed for good. */
   constructor(parts: readonly ChannelParts[], onGone: () => void) {
-    this.#channels = parts.map(({ route, outputs }) => new Channel(route, outputs, onGone))
+    this.#channels = parts.map((each) => new Channel(each, onGone))
     this.onlyRoute = parts.length === 1 ? parts[0]!.route : null
   }
 
@@ -41,7 +44,9 @@ export class Channels {
       first.printed++
       return
     }
-    const wanting = channels.filter((channel) => wants(channel.route))
+    const fitting = channels.filter((channel) => wants(channel.route))
+    const isMatched = fitting.some((channel) => channel.hasConditions)
+    const wanting = isMatched ? fitting.filter((channel) => !channel.isUnmatched) : fitting
     if (wanting.length === 0) return
     const from = pen.at
     print()
@@ -129,14 +134,18 @@ export class Channels {
 
 class Channel {
   readonly route: Route
+  readonly isUnmatched: boolean
+  readonly hasConditions: boolean
   readonly queues: readonly OutputQueue[]
   printed = 0
   #copied = new Uint8Array(0)
   #filled = 0
   #onTheWay = 0
 
-  constructor(route: Route, outputs: readonly Output[], onGone: () => void) {
+  constructor({ route, outputs, isUnmatched = false, hasConditions = false }: ChannelParts, onGone: () => void) {
     this.route = route
+    this.isUnmatched = isUnmatched
+    this.hasConditions = hasConditions
     this.queues = outputs.map((output) => new OutputQueue(output, onGone))
   }
 

@@ -121,12 +121,12 @@ export class Records {
   expect(event: ExpectEvent, source: Origin): void {
     if (event.sec > this.clockSec) this.#advance(event, source)
     this.tracker.expect(event)
-    this.channels.print((route) => route.wants('expect', event), () => this.printer.expect(event, source.ridOf('')))
+    this.channels.print((route) => route.wants('expect', event, this.#input), () => this.printer.expect(event, source.ridOf('')))
   }
 
   kernel(event: KernelEvent, source: Origin): void {
     this.#advance(event, source)
-    this.channels.print((route) => route.wants('kernel', event), () => this.printer.kernel(event, source.ridOf(event.position)))
+    this.channels.print((route) => route.wants('kernel', event, this.#input), () => this.printer.kernel(event, source.ridOf(event.position)))
     this.#parts.tableFull.kernel(event, source.kernelFacts)
   }
 
@@ -136,7 +136,7 @@ export class Records {
     this.#advance(sample, source)
     const flows = this.#origins.find(({ input }) => input.resync !== undefined && input.netns === sample.netns)?.takeFlows()
     const record = this.#parts.levels.sample(sample, flows, source.input.name)
-    this.channels.print((route) => route.wants('table', record), () => this.printer.table(record, source.ridOf('')))
+    this.channels.print((route) => route.wants('table', record, this.#input), () => this.printer.table(record, source.ridOf('')))
     this.#parts.tableFull.sample(record)
   }
 
@@ -165,17 +165,25 @@ export class Records {
   gap(gap: Gap, source: Origin, suffix: string): void {
     this.tally.gaps++
     source.hasGap = true
-    this.channels.print((route) => route.wants('gap', gap), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
+    this.channels.print((route) => route.wants('gap', gap, this.#input), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
+  }
+
+  /** Of no single input; `rid` is the whole of its id. */
+  ownGap(gap: Gap, rid: string): void {
+    this.tally.gaps++
+    this.printer.use(this.#parts.own)
+    this.channels.print((route) => route.wants('gap', gap, ''), () => this.printer.gap(gap, rid, true))
+    if (this.#source !== null) this.printer.use(this.#source.context)
   }
 
   reject(reject: Reject, source: Origin): void {
-    this.channels.print((route) => route.wants('reject', reject), () => this.printer.reject(reject, `${source.ridOf('')}r`))
+    this.channels.print((route) => route.wants('reject', reject, this.#input), () => this.printer.reject(reject, `${source.ridOf('')}r`))
   }
 
   alert(alert: Alert): void {
     this.tally.alerts++
     this.printer.use(this.#parts.own)
-    this.channels.print((route) => route.wants('alert', alert), () => this.printer.alert(alert))
+    this.channels.print((route) => route.wants('alert', alert, ''), () => this.printer.alert(alert))
     if (this.#source !== null) this.printer.use(this.#source.context)
   }
 
@@ -190,6 +198,11 @@ export class Records {
   finish(): void {
     this.#limitGap()
     this.#parts.tableFull.finish()
+  }
+
+  /** Name of the input that the record at hand is from. */
+  get #input(): string {
+    return this.#source?.input.name ?? ''
   }
 
   #advance(at: Time, source: Origin): void {

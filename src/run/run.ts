@@ -23,8 +23,8 @@ export interface RunParts {
   readonly now: () => Time
   /** Something failed, and the rest goes on. */
   readonly report: (message: string) => void
-  /** Called between batches, at most once a second, with the sources that are open; what it gives is waited for. */
-  readonly onTick?: (sources: readonly Source[]) => Promise<void> | null
+  /** Called between batches, once a second, with the sources that are open. */
+  readonly onTick?: (sources: readonly Source[]) => void
 }
 
 export interface FeedParts {
@@ -46,6 +46,7 @@ type Turn = () => Promise<boolean> | boolean
 export class Run {
   readonly #parts: RunParts
   readonly #sources: Source[] = []
+  readonly #ended: Source[] = []
   readonly #turns: Turn[] = []
   #wake: (() => void) | null = null
   #openFeeds = 0
@@ -83,6 +84,11 @@ export class Run {
     for (const { feed } of this.#parts.feeds) feed.abort()
     for (const source of this.#sources) source.input.abort()
     this.#push(() => false)
+  }
+
+  /** Inputs that are at their end and still have a position to remember. */
+  get ended(): readonly Source[] {
+    return this.#ended
   }
 
   get sources(): readonly Source[] {
@@ -193,13 +199,14 @@ export class Run {
   #remove(source: Source): void {
     this.#sources.splice(this.#sources.indexOf(source), 1)
     this.#parts.records.remove(source)
+    if (source.input.position(source.offset) !== null) this.#ended.push(source)
     source.input.close()
   }
 
-  async #tick(): Promise<boolean> {
+  #tick(): boolean {
     const { records, now, onTick } = this.#parts
     if (this.#sources.some((source) => source.input.isLive || source.seemsLive)) records.tick(now())
-    await onTick?.(this.#sources)
+    onTick?.(this.#sources)
     return true
   }
 

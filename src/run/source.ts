@@ -2,7 +2,7 @@
  * One input on its way through the loop: its lines whole, each given to the format that knows it, and what came out handed on in one synchronous go. A batch is
  * what one read returned. Where inputs are merged by time a source goes record by record instead, and holds the next one until it is the oldest.
  */
-import { type FlowEvent as Event, type Gap, type Time, DESTROY, FlowEvent, LINE_BYTES_MAX, NEW, page, SCRATCH_AT, TIME_RECEIVED } from '../event.js'
+import { type FlowEvent as Event, type Gap, type Time, DESTROY, FlowEvent, NEW, page, SCRATCH_AT, TIME_RECEIVED } from '../event.js'
 import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
@@ -28,6 +28,8 @@ export interface SourceParts {
   /** whether flows in conntrack's text are wanted, and the other formats that are */
   readonly text: boolean
   readonly formats: readonly LineFormat[]
+  /** longest accepted line */
+  readonly lineBytesMax: number
   /** new in each run: for ids of records that have no position in an input that has positions */
   readonly random: string
   /** what is known of the kernel whose log it may be */
@@ -87,8 +89,10 @@ export class Source implements Origin {
     this.context = parts.context
     this.lines = parts.lines
     this.kernelFacts = parts.kernelFacts
-    this.#frame = new Frame(parts.input.offset)
+    this.#frame = new Frame(parts.input.offset, parts.lineBytesMax)
     this.#event.netns = parts.input.netns
+    this.#event.netnsName = parts.input.netnsName
+    this.#event.input = parts.input.name
   }
 
   /** Byte offset of the first byte that is not worked through. */
@@ -144,7 +148,8 @@ export class Source implements Origin {
 
   /** The input is at its end: what is left is a line. */
   finish(): Promise<void> {
-    this.#frame.finish()
+    if (this.input.isCutOff === true) this.#frame.drop()
+    else this.#frame.finish()
     this.#received()
     return this.batch(true)
   }
@@ -184,7 +189,8 @@ export class Source implements Origin {
     if (n > 0) this.#records.tally.bytes += n
     if (n === 0) {
       this.#ended = true
-      this.#frame.finish()
+      if (this.input.isCutOff === true) this.#frame.drop()
+      else this.#frame.finish()
       this.#toNextRecord(true)
     }
     return n > 0
@@ -338,7 +344,7 @@ export class Source implements Origin {
     const lineEnd = page.indexOf(LF, at)
     const behind = Math.min(lineEnd + 1, end)
     clear(context)
-    if (lineEnd - at > LINE_BYTES_MAX) {
+    if (lineEnd - at > this.#parts.lineBytesMax) {
       this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
       return { outcome: LONG_LINE, behind }
     }
@@ -469,7 +475,7 @@ export class Source implements Origin {
     tally.lines++
     tally.rejected++
     this.#lineNumber++
-    this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: `longer than ${LINE_BYTES_MAX} bytes`, text: line.text, bytes: line.bytes }, this)
+    this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: `longer than ${this.#parts.lineBytesMax} bytes`, text: line.text, bytes: line.bytes }, this)
     const gap: Gap = { ...this.#receivedTime(), timeSource: TIME_RECEIVED, cause: 'line_too_long', count: 1, atLeast: -1, from: null, to: null }
     this.#records.gap(gap, this, 'g')
   }

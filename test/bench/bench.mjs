@@ -11,6 +11,7 @@
  *             --slow        share of a core at 10,000 lines a second, one line a write
  *             --memory      bytes for each live flow at 10 thousand, 100 thousand, 1 million; longest pause
  *             --live-scale  lines a second with 1 thousand and with 1 million live flows
+ *             --kernel-log  lines a second of kernel logs that are about other matters, beside grep -c
  *             --stall       memory while nobody reads 20 million lines (a minute or two)
  *             without any: all but --stall
  * options     --runs N      runs of each variant, alternating (5; starts: at least 7; memory: at most 3)
@@ -31,12 +32,13 @@ import { cpus, release, tmpdir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { kernelLog } from './kernel-log.mjs';
 import { liveMemory, liveScale } from './live.mjs';
 import { stages } from './stages.mjs';
 import { slow, stall, start } from './stream.mjs';
 import { throughput } from './throughput.mjs';
 
-const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, stall };
+const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, 'kernel-log': kernelLog, stall };
 const flag = { type: 'boolean', default: false };
 const { values } = parseArgs({
   options: {

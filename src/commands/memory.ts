@@ -1,0 +1,90 @@
+/**
+ * What a run remembers with --state: once a second a consistent cut of the inputs' positions and the open episodes, written when every output has the records up to
+ * it safely.
+ */
+import type { CheckpointStore } from '../checkpoint.js'
+import type { Levels } from '../detectors/levels.js'
+import type { TableFull } from '../detectors/table-full.js'
+import type { Time } from '../event.js'
+import type { World } from '../parts.js'
+import type { Channels } from '../run/channel.js'
+import type { Records } from '../run/records.js'
+import type { Run } from '../run/run.js'
+import type { Source } from '../run/source.js'
+
+export class Memory {
+  /** positions of the run before, by the input's name */
+  readonly saved: Readonly<Record<string, readonly unknown[]>>
+  readonly #store: CheckpointStore
+  readonly #detectors: { readonly tableFull: TableFull; readonly levels: Levels }
+  readonly #world: World
+  /** when the checkpoint was written that this run began with; null: with none */
+  readonly #lastWritten: Time | null
+  #writing: Promise<void> | null = null
+  #last = ''
+
+  /** Throws StateError for the checkpoint of a newer version. */
+  constructor(store: CheckpointStore, detectors: { readonly tableFull: TableFull; readonly levels: Levels }, world: World) {
+    this.#store = store
+    this.#detectors = detectors
+    this.#world = world
+    const checkpoint = store.load()
+    this.saved = checkpoint?.inputs ?? {}
+    this.#lastWritten = checkpoint === null ? null : timeOf(checkpoint.written)
+    if (checkpoint === null) return
+    detectors.tableFull.restore(checkpoint.detectors['tableFull'])
+    // counters begin anew with the kernel
+    if (checkpoint.bootId === world.bootId) detectors.levels.restore(checkpoint.detectors['levels'])
+  }
+
+  /** Flows are not remembered: what the next records do not know of them has this reason. */
+  tellRestart(records: Records): void {
+    if (this.#lastWritten === null) return
+    const now = this.#world.now()
+    records.ownGap({ ...now, timeSource: 0, cause: 'restart', count: -1, atLeast: 1, from: this.#lastWritten, to: now }, `${this.#world.random}:restart`)
+  }
+
+  /** The cut is taken now, between batches; the rest goes on beside the loop. */
+  keep(open: readonly Source[], ended: readonly Source[], channels: Channels): void {
+    if (this.#writing !== null) return
+    const cut = this.#cut([...open, ...ended])
+    this.#writing = this.#write(cut, channels).finally(() => (this.#writing = null))
+  }
+
+  async keepLast(run: Run, channels: Channels): Promise<void> {
+    await this.#writing
+    await this.#write(this.#cut([...run.sources, ...run.ended]), channels)
+  }
+
+  #cut(sources: readonly Source[]): { readonly inputs: Record<string, unknown[]>; readonly detectors: Record<string, unknown> } {
+    // what an input said that is not open yet, or no longer, still holds
+    const inputs: Record<string, unknown[]> = {}
+    for (const source of sources) {
+      const position = source.input.position(source.offset)
+      if (position !== null) (inputs[source.input.name] ??= []).push(position)
+    }
+    for (const [name, positions] of Object.entries(this.saved)) inputs[name] ??= [...positions]
+    return { inputs, detectors: { tableFull: this.#detectors.tableFull.save(), levels: this.#detectors.levels.save() } }
+  }
+
+  async #write(cut: { readonly inputs: Record<string, unknown[]>; readonly detectors: Record<string, unknown> }, channels: Channels): Promise<void> {
+    const text = JSON.stringify(cut)
+    if (text === this.#last) return
+    const data = JSON.parse(text) as typeof cut
+    try {
+      await channels.safe()
+    } catch {
+      // an output that cannot be made safe is told of where it fails; the old checkpoint holds
+      return
+    }
+    if (channels.failure !== '') return
+    const { sec, usec } = this.#world.now()
+    await this.#store.save({ written: sec * 1e6 + usec, bootId: this.#world.bootId, ...data })
+    this.#last = text
+  }
+}
+
+function timeOf(microseconds: number): Time {
+  const sec = Math.floor(microseconds / 1e6)
+  return { sec, usec: microseconds - sec * 1e6 }
+}

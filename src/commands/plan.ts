@@ -1,0 +1,117 @@
+/** What a run consists of: what the command line says, before what the configuration says, before the defaults; checked, with each part ready to be opened. */
+import { readFileSync } from 'node:fs'
+import { type Settings, parseTime } from '../cli.js'
+import { completeConfig, type Condition as ConfigCondition, type Config, loadConfig } from '../config.js'
+import type { InputConfig, OutputConfig } from '../config.js'
+import { LINE_BYTES_MAX, TIME_BOOT } from '../event.js'
+import { localClock } from '../formats/local-time.js'
+import type { LogLevel } from '../log.js'
+import { formatNames, inputKinds, outputKinds, type World } from '../parts.js'
+import { type Condition, defaultTypes, makeCondition, type RecordType, type RouteOptions } from '../route.js'
+import type { BootTime, LocalClock } from '../stage.js'
+
+export interface Plan {
+  /** where it comes from: a configuration's path, or '' */
+  readonly path: string
+  /** records carry ids, and the name of their input */
+  readonly isRun: boolean
+  readonly host: string
+  readonly rid: boolean
+  /** '' nothing is remembered */
+  readonly state: string
+  readonly inputs: readonly InputConfig[]
+  /** nobody has named them: what is not there is left out */
+  readonly watchesHost: boolean
+  readonly outputs: readonly OutputConfig[]
+  readonly route: RouteOptions
+  readonly clock: LocalClock
+  readonly bootTime: BootTime | null
+  /** null: every format */
+  readonly format: string | null
+  readonly flowsMax: number
+  readonly lineBytesMax: number
+  readonly once: boolean
+  readonly summary: boolean
+  readonly logLevel: LogLevel
+  readonly rules: Config['rules'] | null
+  readonly http: Config['http']
+}
+
+const FLOWS_MAX = 1_048_576
+
+/** Throws ConfigErrors. */
+export async function planOf(settings: Settings, world: World): Promise<Plan> {
+  // a bare pipe needs no configuration, and does without what reads one
+  if (settings.command === 'pipe') return complete(settings, null, [STDIN], [STDOUT])
+  const read = (path: string): Uint8Array => readFileSync(path)
+  const config =
+    settings.config === ''
+      ? await completeConfig({ inputs: inputsOf(settings), outputs: outputsOf(settings) }, 'command line', read, world.env, { formats: formatNames })
+      : await loadConfig(settings.config, read, world.env, { formats: formatNames })
+  if (settings.config === '') return complete(settings, config, config.inputs, config.outputs)
+  const named = await completeConfig({ inputs: inputsOf(settings), outputs: outputsOf(settings) }, 'command line', read, world.env, { formats: formatNames })
+  return complete(settings, config, settings.inputs.length > 0 ? named.inputs : config.inputs, settings.outputs.length > 0 ? named.outputs : config.outputs)
+}
+
+const STDIN: InputConfig = { name: '-', type: 'stdin', timezone: null, format: 'auto' }
+const STDOUT: OutputConfig = { name: '-', type: 'stdout', when: null, when_full: 'block', spool: 0 }
+
+function inputsOf(settings: Settings): Record<string, unknown> {
+  return Object.fromEntries(settings.inputs.map((text) => [text, inputKinds.find((kind) => kind.fits(text))!.means(text)]))
+}
+
+function outputsOf(settings: Settings): Record<string, unknown> {
+  const named = settings.outputs.length === 0 ? ['-'] : settings.outputs
+  return Object.fromEntries(named.map((text) => [text, outputKinds.find((kind) => kind.fits(text))!.means(text)]))
+}
+
+function complete(settings: Settings, config: Config | null, inputs: readonly InputConfig[], outputs: readonly OutputConfig[]): Plan {
+  const isRun = settings.command === 'run'
+  const watchesHost = isRun && settings.inputs.length === 0 && config?.watchesHost === true
+  const emit: readonly RecordType[] = settings.emit ?? (settings.inputs.length > 0 && settings.config === '' ? defaultTypes : (config?.emit ?? defaultTypes))
+  const bootTime = config?.boot_time ?? null
+  const timezone = config?.timezone ?? null
+  return {
+    path: settings.config,
+    isRun,
+    host: settings.host !== '' ? settings.host : isRun ? (config?.host ?? settings.hostname) : '',
+    rid: isRun || settings.rid,
+    state: settings.state !== '' ? settings.state : (config?.state ?? ''),
+    inputs,
+    watchesHost,
+    outputs,
+    route: {
+      emit,
+      transitionsOnly: settings.transitions || config?.transitions === true,
+      since: settings.since ?? (config?.since == null ? -Infinity : parseTime(config.since)),
+      until: settings.until ?? (config?.until == null ? Infinity : parseTime(config.until)),
+      where: settings.where.length > 0 ? settings.where : (config?.where ?? []).map(conditionOf),
+    },
+    clock: settings.clock ?? localClock(timezone),
+    bootTime: settings.bootTime ?? (bootTime === null ? null : { microseconds: parseTime(bootTime), source: TIME_BOOT }),
+    format: settings.format,
+    flowsMax: settings.flowsMax ?? config?.flows_max ?? FLOWS_MAX,
+    lineBytesMax: config?.max_line ?? LINE_BYTES_MAX,
+    once: settings.once || config?.once === true,
+    logLevel: settings.logLevel ?? config?.log_level ?? 'info',
+    summary: settings.summary || config?.summary === true,
+    rules: config?.rules ?? null,
+    http: config?.http ?? null,
+  }
+}
+
+/** One entry of `when` or `where`, in the words of --where. */
+export function conditionOf(condition: ConfigCondition): Condition {
+  return makeCondition(
+    Object.entries(condition)
+      .filter(([, value]) => value !== undefined)
+      .map(([key, value]) => [key, (Array.isArray(value) ? value : [value]).map(textOf)] as const),
+  )
+}
+
+function textOf(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return String(value)
+  if ('text' in value) return String(value.text)
+  const { from, to } = value as { from: number; to: number }
+  return `${from}-${to}`
+}

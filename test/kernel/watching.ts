@@ -1,0 +1,130 @@
+/** The whole program, built, as it runs in one of a lab's namespaces: its records as they come, what it says, and how it ends. */
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { program, type Record_ } from '../process-harness.js'
+import { type Lab, type Role, until } from './namespaces.js'
+
+export interface Ended {
+  readonly status: number
+  /** from the signal to the end */
+  readonly ms: number
+  readonly done: Record_
+}
+
+export class Watching {
+  readonly records: Record_[] = []
+  /** when each of them was read here, in milliseconds of performance.now() */
+  readonly readAt: number[] = []
+  /** NDJSON on stderr */
+  readonly said: Record_[] = []
+  readonly #child: ChildProcess
+  readonly #closed: Promise<unknown>
+
+  constructor(lab: Lab, role: Role, ...args: string[]) {
+    const child = lab.start('ip', ['netns', 'exec', lab.name(role), process.execPath, program, 'run', ...args])
+    this.#child = child
+    this.#closed = once(child, 'close')
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      this.readAt.push(performance.now())
+      this.records.push(JSON.parse(line) as Record_)
+    })
+    createInterface({ input: child.stderr }).on('line', (line) => this.said.push(JSON.parse(line) as Record_))
+  }
+
+  /** `ip netns exec` becomes the program. */
+  get pid(): number {
+    return this.#child.pid!
+  }
+
+  /** Its inputs are open: it has the kernel's log, and the tool that it started listens. */
+  async isOpen(inputs: readonly ('kmsg' | 'table' | 'conntrack')[]): Promise<this> {
+    if (inputs.includes('kmsg')) await until('the program has the kernel\'s log', 20, () => Promise.resolve(this.#has('/dev/kmsg')))
+    if (inputs.includes('conntrack')) await until('its conntrack listens', 20, () => Promise.resolve(this.socket() !== null))
+    if (inputs.includes('table')) await until('its first sample', 20, () => Promise.resolve(this.of('table').length > 0))
+    return this
+  }
+
+  of(type: string): Record_[] {
+    return this.records.filter((record) => record['type'] === type)
+  }
+
+  /** Process id of the `conntrack -E` that it started. */
+  tool(): number {
+    const group = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && parentOf(name) === this.pid)
+    const tool = group.find((pid) => /^(.*\/)?conntrack\0-E/.test(textOf(`/proc/${pid}/cmdline`)))
+    if (tool === undefined) throw new Error('the program has no conntrack -E among its children')
+    return Number(tool)
+  }
+
+  /** What the kernel says of the one socket of its namespace that listens to flow events. */
+  socket(): { readonly queued: number; readonly drops: number } | null {
+    const rows = readFileSync(`/proc/${this.pid}/net/netlink`, 'latin1').split('\n').map((row) => row.trim().split(/\s+/))
+    const row = rows.find((row) => row[1] === '12' && /[1-9a-f]/.test(row[3] ?? ''))
+    return row === undefined ? null : { queued: Number(row[4]), drops: Number(row[8]) }
+  }
+
+  /** Entries in the table of its namespace, and its counters by the kernel's names, added up over the CPUs. */
+  counters(): Record<string, number> {
+    const [header = '', ...cpus] = readFileSync(`/proc/${this.pid}/net/stat/nf_conntrack`, 'latin1').trim().split('\n').map((row) => row.trim().split(/\s+/))
+    const sums = (header as string[]).map((name, i) => [name, name === 'entries' ? parseInt(cpus[0]![i]!, 16) : cpus.reduce((sum, cpu) => sum + parseInt(cpu[i]!, 16), 0)])
+    return Object.fromEntries(sums) as Record<string, number>
+  }
+
+  /** The ids of its live flows, as it says when asked. */
+  async liveIds(): Promise<number[]> {
+    const from = this.said.length
+    const told = (): Record_[] => this.said.slice(from).filter(({ msg }) => msg === 'live flows')
+    process.kill(this.pid, 'SIGUSR2')
+    await until('it tells its live flows', 5, () => Promise.resolve(told().at(-1)?.['left'] === 0))
+    return told().flatMap(({ ids }) => ids as number[]).sort((a, b) => a - b)
+  }
+
+  /** CPU time used so far, in milliseconds, with that of children that have ended. */
+  cpuMs(): number {
+    const words = readFileSync(`/proc/${this.pid}/stat`, 'latin1').replace(/^.*\) /, '').split(' ')
+    return [11, 12, 13, 14].reduce((sum, i) => sum + Number(words[i]), 0) * 10
+  }
+
+  async stop(): Promise<Ended> {
+    const from = performance.now()
+    process.kill(this.pid, 'SIGTERM')
+    const [code, signal] = (await this.#closed) as [number | null, string | null]
+    const done = this.said.find(({ msg }) => msg === 'done')
+    if (code === null || done === undefined) throw new Error(`the program ended by ${signal ?? code} without its sums: ${JSON.stringify(this.said)}`)
+    return { status: code, ms: performance.now() - from, done }
+  }
+
+  #has(path: string): boolean {
+    return readdirSync(`/proc/${this.pid}/fd`).some((fd) => {
+      try {
+        return readlinkSync(`/proc/${this.pid}/fd/${fd}`) === path
+      } catch {
+        return false // closed meanwhile
+      }
+    })
+  }
+}
+
+/** Runs with a setting of this machine changed, and puts it back. */
+export async function withSetting<T>(path: string, value: number, use: () => Promise<T>): Promise<T> {
+  const before = readFileSync(path, 'latin1')
+  writeFileSync(path, String(value))
+  try {
+    return await use()
+  } finally {
+    writeFileSync(path, before)
+  }
+}
+
+/** '' where the process has ended. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1')
+  } catch {
+    return ''
+  }
+}
+
+const parentOf = (pid: string): number => Number(/\) \S (\d+)/.exec(textOf(`/proc/${pid}/stat`))?.[1])
