@@ -32,6 +32,8 @@ export class CheckpointStore {
   readonly #folder: string
   readonly #report: (message: string) => void
   #hasFailed = false
+  /** microseconds since the epoch; 0 none */
+  #written = 0
 
   /** Makes the directory where it is missing, and takes it for this process alone. Throws StateError. */
   constructor(folder: string, pid: number, report: (message: string) => void) {
@@ -60,7 +62,10 @@ export class CheckpointStore {
       if (typeof found === 'number') {
         throw new StateError(`checkpoint ${path} has format ${found}, this version knows ${VERSION}: run the version that wrote it, or name another state directory`)
       }
-      if (found !== null) return found
+      if (found !== null) {
+        this.#written = found.written
+        return found
+      }
       this.#report(`checkpoint ${path} is damaged${name === CURRENT ? '; the one before it is used, or what the inputs do without' : ''}`)
     }
     return null
@@ -85,10 +90,16 @@ export class CheckpointStore {
       await folder.sync().finally(() => folder.close())
       if (this.#hasFailed) this.#report(`checkpoint ${path(CURRENT)} is written again`)
       this.#hasFailed = false
+      this.#written = checkpoint.written
     } catch (error) {
       if (!this.#hasFailed) this.#report(`checkpoint ${path(CURRENT)} cannot be written: ${(error as Error).message}; the last one is kept, and everything else goes on`)
       this.#hasFailed = true
     }
+  }
+
+  /** How old the last checkpoint is; -1 there is none. `now` in seconds since the epoch. */
+  ageSeconds(now: number): number {
+    return this.#written === 0 ? -1 : Math.max(0, now - this.#written / 1e6)
   }
 
   /** No checkpoint could be written lately. */

@@ -48,7 +48,8 @@ export interface Settings {
 export type Invocation =
   | Settings
   | { readonly command: 'check'; readonly file: string; readonly json: boolean }
-  | { readonly command: 'schema' }
+  | { readonly command: 'schema'; readonly of: 'config' | 'record' }
+  | { readonly command: 'deadletters'; readonly action: 'list' | 'show' | 'replay'; readonly ids: readonly string[]; readonly config: string; readonly state: string; readonly json: boolean }
   | { readonly command: 'service'; readonly config: string }
   | { readonly command: 'doctor'; readonly config: string; readonly json: boolean; readonly verbose: boolean; readonly connect: boolean; readonly ignore: readonly string[] }
 
@@ -86,6 +87,10 @@ const common: readonly Flag[] = [
   { flags: '--log-level <level>', says: 'own diagnostics, NDJSON on stderr', choices: logLevels },
 ]
 
+const json: Flag = { flags: '--json', says: 'JSON instead of text' }
+const config: Flag = { flags: '-c, --config <file>', says: 'configuration, YAML or JSON' }
+const state: Flag = { flags: '--state <dir>', says: 'where checkpoints and spools are kept: started again, it goes on where it was' }
+
 const ofRun: readonly Flag[] = [
   {
     flags: '-i, --input <input>',
@@ -95,12 +100,9 @@ const ofRun: readonly Flag[] = [
   },
   { flags: '-o, --output <output>', says: `where to write: ${outputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}`, parse: collectOutputs, default: [] },
   { flags: '-c, --config <file>', says: 'configuration, YAML or JSON; what is said on the command line goes before it' },
-  { flags: '--state <dir>', says: 'where checkpoints are kept: started again, it goes on where it was' },
+  state,
   { flags: '--once', says: 'stop when every input is at its end; several are merged by time' },
 ]
-
-const json: Flag = { flags: '--json', says: 'JSON instead of text' }
-const config: Flag = { flags: '-c, --config <file>', says: 'configuration, YAML or JSON' }
 
 const ofDoctor: readonly Flag[] = [
   { flags: '--verbose', says: 'advice too' },
@@ -157,13 +159,19 @@ export function parseArguments(args: readonly string[], version: string, hostnam
       settings = { command: 'check', file, json: options['json'] === true }
     })
   command('schema', 'Prints a JSON Schema, for editors and tests.', [])
-    .addArgument(new Argument('<of>', 'what is described').choices(['config']))
-    .action(() => {
-      settings = { command: 'schema' }
+    .addArgument(new Argument('<of>', 'what is described').choices(['config', 'record']))
+    .action((of: 'config' | 'record') => {
+      settings = { command: 'schema', of }
     })
   command('service', 'Prints a hardened systemd unit for a configuration, with only what its inputs and outputs need.', [config]).action((options: Record<string, unknown>) => {
     settings = { command: 'service', config: (options['config'] as string | undefined) ?? '' }
   })
+  command('deadletters', 'What receivers refused for good: lists it, shows it, or sends it again through the output that it was for.', [config, state, json])
+    .addArgument(new Argument('<action>').choices(['list', 'show', 'replay']))
+    .argument('[id...]', 'as listed; none: all')
+    .action((action: 'list' | 'show' | 'replay', ids: string[], options: Record<string, unknown>) => {
+      settings = { command: 'deadletters', action, ids, config: (options['config'] as string | undefined) ?? '', state: (options['state'] as string | undefined) ?? '', json: options['json'] === true }
+    })
   command('doctor', 'Checks this host: permissions, sysctls, tools, buffers; says what would be lost silently, and what mends it.', [config, json, ...ofDoctor]).action(
     (options: Record<string, unknown>) => {
       settings = {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The process: arguments, signals, exit status. The only file that touches `process`. */
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isatty } from 'node:tty'
 import { CliExit, parseArguments } from './cli.js'
@@ -28,7 +28,11 @@ async function main(): Promise<number> {
     case 'check':
       return (await import('./commands/check.js')).check(invocation.file, invocation.json, { read, env, print, printError })
     case 'schema':
-      return (await import('./commands/check.js')).schema(print)
+      return (await import('./commands/check.js')).schema(invocation.of, print)
+    case 'deadletters': {
+      const { deadLettersOf } = await import('./commands/deadletters.js')
+      return deadLettersOf(invocation, { read, env, print, printError })
+    }
     case 'service': {
       const configPath = invocation.config === '' ? null : invocation.config
       return (await import('./commands/service.js')).service({ configPath, execPath: process.execPath, scriptPath: process.argv[1]!, cwd: process.cwd(), read, env, print, printError })
@@ -47,6 +51,12 @@ async function main(): Promise<number> {
   })
   return run(invocation, world, {
     pid: process.pid,
+    version,
+    node: process.version,
+    processNumbers: () => {
+      const { user, system } = process.cpuUsage()
+      return { cpuSeconds: (user + system) / 1e6, residentBytes: process.memoryUsage.rss(), openFiles: readdirSync('/proc/self/fd').length }
+    },
     printError,
     // the one signal for us that Node leaves: the other starts its inspector
     onAsk: (tell) => process.on('SIGUSR2', tell),

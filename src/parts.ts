@@ -14,7 +14,7 @@ import { tableStats } from './formats/table-stats.js'
 import { stdinFeed } from './inputs/stdin.js'
 import { openFile } from './outputs/file.js'
 import { openStdout } from './outputs/stdout.js'
-import { type BootTime, type Feed, InputError, type LineFormat, type Output } from './stage.js'
+import { type BootTime, type Feed, InputError, type LineFormat, type Loss, type Output } from './stage.js'
 
 /** `conntrack-text` is read by the loop itself: almost every line is of it. The others are asked in this order how they begin. */
 export const TEXT_FORMAT = 'conntrack-text'
@@ -100,6 +100,8 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
         history: input.compressed,
         rotateWaitMs: input.rotate_wait,
         maxDeletedBytes: input.deleted_max,
+        maxDeletedMs: input.deleted_max_age,
+        ignoreOlderMs: input.ignore_older,
         partialLineMs: input.partial_line,
         pollMs: input.poll,
         rescanMs: input.rescan,
@@ -204,15 +206,32 @@ function microsecondsOf(time: Time): number {
 /** How an OUTPUT on the command line is written, and what it says in the words of a configuration. */
 export const outputKinds = [
   { form: '-', says: 'standard output', fits: (text: string) => text === '-', means: () => ({ type: 'stdout' }) },
+  { form: 'webhook:URL', says: 'alerts and gaps, POST of NDJSON', fits: (text: string) => /^webhook:https?:\/\/./.test(text), means: (text: string) => ({ type: 'webhook', url: text.slice('webhook:'.length) }) },
   { form: 'file:PATH', says: 'appended to PATH', fits: (text: string) => /^file:./.test(text), means: (text: string) => ({ type: 'file', path: text.slice(5) }) },
 ] as const
 
 export interface OutputOptions extends World {
   readonly report: (message: string) => void
+  /** where spools live, '' in memory */
+  readonly state: string
+  /** name of this host, for records without one */
+  readonly host: string
+  /** records that an output could not keep; called at any time */
+  readonly onLost: (output: string, loss: Loss) => void
+}
+
+/** Dead letters keep at most this much of the disk, for each output. */
+const DEAD_LETTERS_BYTES_MAX = 64 << 20
+/** A webhook sends what waits for so long when the run ends; the rest stays in its spool. */
+const WEBHOOK_GRACE_MS = 3000
+
+/** Where an output keeps what must outlive a restart. Its name may hold anything, a file's name must not. */
+export function outputFolder(state: string, name: string): string {
+  return `${state}/outputs/${encodeURIComponent(name)}`
 }
 
 /** Opens an output of a configuration. Throws what opening met. */
-export function outputOf(output: OutputConfig, options: OutputOptions): Output {
+export async function outputOf(output: OutputConfig, options: OutputOptions): Promise<Output> {
   switch (output.type) {
     case 'stdout':
       return openStdout(output.name, options.stdoutIsTerminal)
@@ -224,6 +243,33 @@ export function outputOf(output: OutputConfig, options: OutputOptions): Output {
       })
     }
     case 'webhook':
-      throw new Error('webhook')
+      return webhookOf(output, options)
   }
+}
+
+async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, options: OutputOptions): Promise<Output> {
+  const [{ openWebhook }, { Spool }, { DeadLetterStore }] = await Promise.all([import('./outputs/webhook.js'), import('./spool/spool.js'), import('./deadletters.js')])
+  const { name } = output
+  const { report } = options
+  const folder = options.state === '' ? null : outputFolder(options.state, name)
+  const onLost = (loss: Loss): void => options.onLost(name, loss)
+  const queue = await Spool.open({ folder: folder === null ? null : `${folder}/spool`, maxBytes: output.spool, whenFull: output.when_full, maxAgeMs: output.max_age, report, onLost })
+  const deadLetters = await DeadLetterStore.open({ folder: folder === null ? null : `${folder}/${DEAD_LETTERS}`, output: name, origin: output.url.origin, maxBytes: DEAD_LETTERS_BYTES_MAX, report, onLost })
+  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), startedAt: Date.now(), report, graceMs: WEBHOOK_GRACE_MS })
+  const { close } = webhook
+  return Object.assign(webhook, {
+    close: async () => {
+      await close.call(webhook)
+      await queue.close()
+      await deadLetters.close()
+    },
+  })
+}
+
+export const DEAD_LETTERS = 'dead-letters'
+
+/** Not where the condition is the one that a webhook has when nothing is said. */
+function asksForGaps({ when }: OutputConfig): boolean {
+  if (when === null || when === 'unmatched') return true
+  return JSON.stringify(when) !== JSON.stringify([{ type: ['alert', 'gap'] }]) && when.some(({ type }) => type === undefined || type.includes('gap'))
 }

@@ -180,6 +180,8 @@ export interface Output {
   sync?(): Promise<void>
   /** Another program has moved its file away. */
   reopen?(): void
+  /** Grows whenever a write that takes long has got on a little or was tried again: a watchdog's sign of life. */
+  readonly attempts?: number
   close(): Promise<void>
 }
 

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { openWebhook, type Webhook, type WebhookConfig, type WebhookOptions } from '../src/outputs/webhook.js'
-import type { DeadLetters, Entry, Loss, Queue, Refusal } from '../src/stage.js'
+import type { DeadLetters, Entry, Queue, Refusal } from '../src/stage.js'
 
 export interface Got {
   readonly method: string
@@ -99,9 +99,15 @@ export function ridsOf(ndjson: string): string[] {
 /** What waits, in memory: kept when an output is closed and another opened on it. */
 export class TestQueue implements Queue {
   readonly #entries: (Entry & { readonly at: number })[] = []
-  #seq = 0
-  ackedSeq = 0
+  #seq: number
+  ackedSeq: number
   onAvailable = (): void => {}
+
+  /** Its first record has the number behind `mark`. */
+  constructor(mark = 0) {
+    this.#seq = mark
+    this.ackedSeq = mark
+  }
 
   append(lines: Uint8Array): Promise<void> {
     for (const line of Buffer.from(lines).toString().split('\n')) {
@@ -163,10 +169,10 @@ export const secret = (text: string): { reveal(): string } => ({ reveal: () => t
 
 export interface Opened {
   readonly webhook: Webhook
+  /** where the test gave none of its own */
   readonly queue: TestQueue
   readonly letters: TestDeadLetters
   readonly reports: string[]
-  readonly losses: Loss[]
 }
 
 const opened: Webhook[] = []
@@ -176,7 +182,6 @@ export function open(url: string, config: Partial<WebhookConfig> = {}, options: 
   const queue = (options.queue as TestQueue | undefined) ?? new TestQueue()
   const letters = new TestDeadLetters()
   const reports: string[] = []
-  const losses: Loss[] = []
   const webhook = openWebhook({
     config: {
       name: 'hook',
@@ -203,12 +208,11 @@ export function open(url: string, config: Partial<WebhookConfig> = {}, options: 
     wantsGaps: false,
     startedAt: Date.now(),
     report: (message) => reports.push(message),
-    onLost: (loss) => losses.push(loss),
     graceMs: 2000,
     ...options,
   })
   opened.push(webhook)
-  return { webhook, queue, letters, reports, losses }
+  return { webhook, queue, letters, reports }
 }
 
 /** For afterEach: a test that failed leaves nothing running. */

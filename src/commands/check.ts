@@ -1,6 +1,7 @@
-/** `conntrail check FILE` and `conntrail schema config`: what a configuration may say, and what is wrong with one. */
+/** `conntrail check FILE` and `conntrail schema`: what a configuration may say, what is wrong with one, and what a record is. */
 import { configSchema, ConfigErrors, loadConfig, type ReadFile } from '../config.js'
 import { formatNames } from '../parts.js'
+import { recordSchema } from '../record-schema.js'
 
 export interface CheckWorld {
   readonly read: ReadFile
@@ -24,7 +25,8 @@ export async function check(file: string, json: boolean, { read, env, print, pri
   }
 }
 
-export async function schema(print: (text: string) => void): Promise<number> {
-  print(`${JSON.stringify(await configSchema(formatNames), null, 2)}\n`)
+/** Prints a JSON Schema: of a configuration, or of a record. */
+export async function schema(of: 'config' | 'record', print: (text: string) => void): Promise<number> {
+  print(`${JSON.stringify(of === 'config' ? await configSchema(formatNames) : recordSchema, null, 2)}\n`)
   return 0
 }

@@ -1,5 +1,8 @@
 /** `conntrail deadletters list|show|replay`: what a receiver refused for good, and sending it again. */
+import { readdirSync } from 'node:fs'
+import { ConfigErrors, loadConfig, type ReadFile } from '../config.js'
 import { type Letter, readLetters, replayLetters } from '../deadletters.js'
+import { DEAD_LETTERS } from '../parts.js'
 
 /** Where an output of the configuration keeps its dead letters. */
 export interface DeadLetterFolder {
@@ -17,6 +20,44 @@ export interface DeadLettersRequest {
 export interface Printed {
   readonly print: (text: string) => void
   readonly printError: (text: string) => void
+}
+
+export interface DeadLettersCommand extends DeadLettersRequest {
+  /** where the state directory is named, or itself; '' not given */
+  readonly config: string
+  readonly state: string
+}
+
+/** Finds the stores of all outputs in the state directory. Exit status as below, 2 also where no directory is named. */
+export async function deadLettersOf(
+  command: DeadLettersCommand,
+  world: Printed & { readonly read: ReadFile; readonly env: Readonly<Record<string, string | undefined>> },
+): Promise<number> {
+  let { state } = command
+  if (state === '' && command.config !== '') {
+    try {
+      state = (await loadConfig(command.config, world.read, world.env, { isCheck: true })).state ?? ''
+    } catch (error) {
+      if (!(error instanceof ConfigErrors)) throw error
+      world.printError(`${error.message}\n`)
+      return 2
+    }
+  }
+  if (state === '') {
+    world.printError('conntrail: dead letters are kept in the state directory: name it with --state, or a configuration that has state: with -c\n')
+    return 2
+  }
+  let names: string[]
+  try {
+    names = readdirSync(`${state}/outputs`)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+      world.printError(`conntrail: ${(error as Error).message}\n`)
+      return 1
+    }
+    names = []
+  }
+  return deadLetters(names.map((name) => ({ output: decodeURIComponent(name), folder: `${state}/outputs/${name}/${DEAD_LETTERS}` })), command, world)
 }
 
 interface Found {

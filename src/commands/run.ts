@@ -17,10 +17,13 @@ import { type ChannelParts, Channels } from '../run/channel.js'
 import { Records } from '../run/records.js'
 import { type FeedParts, Run } from '../run/run.js'
 import { Source } from '../run/source.js'
-import type { FullTable, Input, KernelFacts, LineContext, Output } from '../stage.js'
+import type { MetricsSnapshot, ProcessNumbers } from '../metrics.js'
+import type { FullTable, Input, KernelFacts, LineContext, Loss, Output } from '../stage.js'
 import { Tally } from '../tally.js'
 import { Memory } from './memory.js'
 import { conditionOf, type Plan, planOf } from './plan.js'
+import { Service } from './watched.js'
+import { standingOf } from './standing.js'
 
 /** Exit statuses of the command line. */
 export const DONE = 0
@@ -35,6 +38,9 @@ export interface Terminal {
   /** Hands over what to do when asked for the live flows. */
   readonly onAsk: (tell: () => void) => void
   readonly pid: number
+  readonly version: string
+  readonly node: string
+  readonly processNumbers: () => ProcessNumbers
 }
 
 const IDS_A_LINE = 1000
@@ -73,6 +79,12 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
   const levels = new Levels()
 
   const outputs: Output[] = []
+  /** What an output could not keep is told in a gap record; at the end there is no loop to do it in turn. */
+  const early: (() => void)[] = []
+  let inTurn = (tell: () => void): void => void early.push(tell)
+  let losses = 0
+  const onLost = (output: string, { count, reason, from, to }: Loss): void =>
+    inTurn(() => records.ownGap({ ...world.now(), timeSource: 0, cause: 'output_dropped', count, atLeast: -1, from, to, output, reason }, `${world.random}:l${++losses}`))
   let channels: Channels | null = null
   let store: CheckpointStore | null = null
   /** The line of sums is written however the run ends. */
@@ -93,7 +105,7 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
 
   for (const config of plan.outputs) {
     try {
-      outputs.push(outputOf(config, { ...world, report }))
+      outputs.push(await outputOf(config, { ...world, report, state: plan.state, host: plan.host, onLost }))
     } catch (error) {
       await log.error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
       return done(FAILED)
@@ -146,8 +158,26 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
     onTick: (sources) => memory?.keep(sources, running.ended, channels!),
   })
   memory?.tellRestart(records)
+  const seconds = (): number => world.now().sec + world.now().usec / 1e6
+  const startedAt = seconds()
+  const config = { path: plan.path, loadedAt: startedAt, reloads: 0, failedReloads: 0, fault: '' }
+  const snapshot = (): MetricsSnapshot =>
+    standingOf({
+      ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt, plan, config },
+      ...{ feeds: feeds.map(({ feed }) => feed), run: running, records, channels: channels!, tally, tracker, tableFull, store },
+    })
+  const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds: feeds.length, snapshot, report })
+  try {
+    await service.begin()
+  } catch (error) {
+    await log.error(messageOf(error))
+    return done(FAILED)
+  }
   terminal.onStop({
-    stop: () => running.stop(),
+    stop: () => {
+      service.stopping()
+      running.stop()
+    },
     giveUp: async (message) => {
       await log.error(message)
       return done(FAILED)
@@ -163,19 +193,33 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
     },
   })
   terminal.onAsk(() => void tellLive(tracker, log))
+  inTurn = (tell) => running.inject(tell)
+  for (const tell of early) running.inject(tell)
   const { failure, missing } = await running.toEnd()
+  inTurn = (tell) => tell()
   for (const message of [missing, failure]) if (message !== '') await log.error(message)
   if (failure === '') await memory?.keepLast(running, channels)
-  await Promise.all(outputs.map((output) => output.close()))
+  await service.end()
+  // what a webhook could not deliver is told by the others
+  const isWebhook = (output: Output): boolean => plan.outputs.some(({ name, type }) => name === output.name && type === 'webhook')
+  await Promise.all(outputs.filter(isWebhook).map((output) => output.close()))
+  await channels.drained()
+  await Promise.all(outputs.filter((output) => !isWebhook(output)).map((output) => output.close()))
   return done(missing !== '' ? NOT_THERE : failure !== '' ? FAILED : DONE)
 }
 
 /** The live flows by the kernel's ids, some of them a line, so that they can be laid beside `conntrack -L -o id`. `left`: how many are to come. */
 async function tellLive(tracker: FlowTracker, log: Log): Promise<void> {
-  const parts = [...tracker.liveIds()].flatMap(([netns, ids]) => Array.from({ length: Math.ceil(ids.length / IDS_A_LINE) }, (_, i) => ({ netns, ids: ids.slice(i * IDS_A_LINE, (i + 1) * IDS_A_LINE) })))
-  let left = parts.reduce((sum, { ids }) => sum + ids.length, 0)
+  const known = tracker.liveIds()
+  let left = [...known.values()].reduce((sum, ids) => sum + ids.length, 0)
   if (left === 0) await log.info('live flows', { ids: [], left })
-  for (const { netns, ids } of parts) await log.info('live flows', { ...(netns === 0 ? {} : { netns }), ids, left: (left -= ids.length) })
+  for (const [netns, ids] of known) {
+    for (let at = 0; at < ids.length; at += IDS_A_LINE) {
+      const some = ids.slice(at, at + IDS_A_LINE)
+      left -= some.length
+      await log.info('live flows', { ...(netns === 0 ? {} : { netns }), ids: some, left })
+    }
+  }
 }
 
 function ruleOptions(plan: Plan): Pick<TableFullOptions, 'quietSec' | 'repeatSec' | 'severity' | 'clearBelow' | 'expectations' | 'patienceSec'> {

@@ -79,6 +79,10 @@ export interface FilesOptions {
   readonly maxOpen?: number
   /** removed files that are not read yet may hold so much of the disk */
   readonly maxDeletedBytes?: number
+  /** ... and for so long */
+  readonly maxDeletedMs?: number
+  /** of files that have not changed for so long when they are found only what is written later is read; null: of none */
+  readonly ignoreOlderMs?: number | null
   /** an unfinished line counts as whole after so long; null: never */
   readonly partialLineMs?: number | null
   /** how often a file is looked at that was written to lately, at first and at last, and how often paths are looked at */
@@ -96,6 +100,8 @@ const defaults = {
   rotateWaitMs: 5000,
   maxOpen: 512,
   maxDeletedBytes: 1 << 30,
+  maxDeletedMs: 3_600_000,
+  ignoreOlderMs: null,
   partialLineMs: null,
   pollMs: 100,
   idleMs: 1000,
@@ -452,7 +458,7 @@ class FilesFeed implements Feed, Shared {
     if (done !== undefined) return { ...done, marks: [...done.marks] }
     const size = Number(one.stat.size)
     const fromEnd = this.#isFirst && !once && from === 'end' && saved === null
-    if (fromEnd) return this.#atEnd(one, identity)
+    if (fromEnd || this.#isOld(one)) return this.#atEnd(one, identity)
     const hasNoBirth = identity.birthtime === '0'
     if (once || (this.#isFirst && saved === null)) return empty(hasNoBirth ? await this.#idByContent(one, identity) : idOf(identity, NOTHING))
     if (!hasNoBirth && size > 0 && !this.#mayBeCopy(one)) return empty(idOf(identity, NOTHING))
@@ -463,6 +469,12 @@ class FilesFeed implements Feed, Shared {
       if (typeof at === 'string') return at
       return at === 0 ? empty(id) : seeded(id, at, size, read)
     })
+  }
+
+  /** By the clock of the world; a time to come, when that was set back, is not old. */
+  #isOld({ stat }: Found): boolean {
+    const { ignoreOlderMs } = this.#options
+    return ignoreOlderMs !== null && Date.now() - Number(stat.mtimeMs) > ignoreOlderMs
   }
 
   /** Behind its last whole line. */
@@ -649,7 +661,7 @@ class FilesFeed implements Feed, Shared {
 
   // limits and troubles
 
-  /** Removed files keep their blocks as long as they are open: more than allowed, and the one removed first is given up. */
+  /** Removed files keep their blocks as long as they are open: more than allowed, or for longer, and the one removed first is given up. */
   async #limitDeleted(): Promise<void> {
     const deleted: { readonly file: FollowedFile; readonly bytes: number }[] = []
     for (const file of this.#files.values()) {
@@ -659,11 +671,15 @@ class FilesFeed implements Feed, Shared {
     }
     deleted.sort((a, b) => a.file.awaySince - b.file.awaySince)
     let held = deleted.reduce((sum, { bytes }) => sum + bytes, 0)
+    const { maxDeletedBytes, maxDeletedMs } = this.#options
+    const oldest = performance.now() - maxDeletedMs
     for (const { file, bytes } of deleted) {
-      if (held <= this.#options.maxDeletedBytes) return
+      const isTooMuch = held > maxDeletedBytes
+      if (bytes === 0 || (!isTooMuch && file.awaySince > oldest)) continue
       held -= bytes
       const lines = await file.linesLeft()
-      file.finish(gapOf('file_vanished', `${shown(file.path)} was removed and given up with ${bytes} bytes unread: removed files may hold ${this.#options.maxDeletedBytes} bytes`, lines))
+      const limit = isTooMuch ? `hold ${maxDeletedBytes} bytes` : `be held for ${maxDeletedMs / 1000} s`
+      file.finish(gapOf('file_vanished', `${shown(file.path)} was removed and given up with ${bytes} bytes unread: removed files may ${limit}`, lines))
     }
   }
 

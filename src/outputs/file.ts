@@ -65,6 +65,7 @@ class FileOutput implements Output {
   /** number of the period of `every` that the file is of */
   #period: number
   #unsynced = false
+  attempts = 0
   #isClosed = false
   #housekeeping: Promise<void> = Promise.resolve()
   readonly #syncTimer: NodeJS.Timeout | undefined
@@ -98,6 +99,7 @@ class FileOutput implements Output {
         if (!isTold) this.#options.report(`output ${this.name}: ${message}; nothing is lost: it is tried again until it fits`)
         isTold = true
         await new Promise((resolve) => setTimeout(resolve, wait))
+        this.attempts++
         wait = Math.min(RETRY_MS_MAX, wait * 2)
       }
     }

@@ -65,6 +65,10 @@ class SocketOutput implements Output {
     socket.on('error', (error) => (this.#error = error))
   }
 
+  get attempts(): number {
+    return this.#socket.bytesWritten
+  }
+
   write(bytes: Uint8Array): Promise<boolean> {
     if (this.#error !== null) return this.#failed(this.#error)
     return new Promise((resolve, fail) => {

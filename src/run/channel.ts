@@ -22,6 +22,8 @@ export interface ChannelParts {
 export class Channels {
   readonly #channels: readonly Channel[]
   readonly #pages = new Pages()
+  /** records that were there to be written, wanted or not */
+  offered = 0
   /** something is printed that no page was free to take */
   #overdue = false
   readonly #waiting: (() => void)[] = []
@@ -38,6 +40,7 @@ export class Channels {
   print(wants: (route: Route) => boolean, print: () => void): void {
     const channels = this.#channels
     const first = channels[0]!
+    this.offered++
     if (channels.length === 1) {
       if (!wants(first.route)) return
       print()
@@ -59,6 +62,7 @@ export class Channels {
 
   /** Records that were printed for the only channel without asking here. */
   count(records: number): void {
+    this.offered += records
     this.#channels[0]!.printed += records
   }
 
@@ -78,6 +82,11 @@ export class Channels {
   /** Records written so far, by output. */
   get written(): Readonly<Record<string, number>> {
     return Object.fromEntries(this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output.name, queue.written])))
+  }
+
+  /** Of each output: records that it wants, and those that it has taken; bytes; signs of life of a write. */
+  get numbers(): readonly { readonly output: Output; readonly wanted: number; readonly written: number; readonly bytes: number; readonly failure: string }[] {
+    return this.#channels.flatMap((channel) => channel.queues.map(({ output, written, bytes, failure }) => ({ output, wanted: channel.printed, written, bytes, failure })))
   }
 
   /** Hands on the full page, when there is another to go on with. */
@@ -185,6 +194,7 @@ class OutputQueue {
   isGone = false
   failure = ''
   written = 0
+  bytes = 0
   readonly #onGone: () => void
   #last: Promise<void> = Promise.resolve()
 
@@ -197,8 +207,9 @@ class OutputQueue {
     this.#last = this.#last.then(async () => {
       try {
         if (!this.isGone) {
-          if (await this.output.write(page)) this.written = recordsSoFar
-          else this.#gone()
+          if (!(await this.output.write(page))) return this.#gone()
+          this.written = recordsSoFar
+          this.bytes += page.length
         }
       } catch (error) {
         const { name } = this.output

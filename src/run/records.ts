@@ -9,6 +9,7 @@ import {
   type Gap,
   type KernelEvent,
   type Reject,
+  type TableRecord,
   type TableSample,
   type Time,
   DESTROY,
@@ -23,6 +24,7 @@ import type { Channels } from './channel.js'
 
 /** Live lines may be of the next moment, by clocks that differ; what is of later still does not move the clock. */
 const AHEAD_SEC = 5
+const TABLES_MAX = 1024
 
 /** What the records of one input have in common. */
 export interface Origin {
@@ -65,6 +67,10 @@ export class Records {
   readonly tally: Tally
   readonly tracker: FlowTracker
   readonly #parts: RecordsParts
+  /** the last sample of each namespace; what was lost, by input, cause and whether the number is exact; episodes so far, by rule and namespace */
+  readonly tables = new Map<number, TableRecord>()
+  readonly lost = new Map<string, { readonly input: string; readonly cause: string; readonly isExact: boolean; count: number }>()
+  readonly begun = new Map<string, { readonly rule: string; readonly netns: number; readonly netnsName: string; count: number }>()
   /** the latest time of any record, by which episodes go on */
   clockSec = 0
   /** who tells of the flows of a namespace as they come */
@@ -137,6 +143,7 @@ export class Records {
     const flows = this.#origins.find(({ input }) => input.resync !== undefined && input.netns === sample.netns)?.takeFlows()
     const record = this.#parts.levels.sample(sample, flows, source.input.name)
     this.channels.print((route) => route.wants('table', record, this.#input), () => this.printer.table(record, source.ridOf('')))
+    this.#keepTable(record)
     this.#parts.tableFull.sample(record)
   }
 
@@ -164,6 +171,7 @@ export class Records {
 
   gap(gap: Gap, source: Origin, suffix: string): void {
     this.tally.gaps++
+    this.#countLost(gap, source.input.name)
     source.hasGap = true
     this.channels.print((route) => route.wants('gap', gap, this.#input), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
   }
@@ -171,6 +179,7 @@ export class Records {
   /** Of no single input; `rid` is the whole of its id. */
   ownGap(gap: Gap, rid: string): void {
     this.tally.gaps++
+    this.#countLost(gap, '')
     this.printer.use(this.#parts.own)
     this.channels.print((route) => route.wants('gap', gap, ''), () => this.printer.gap(gap, rid, true))
     if (this.#source !== null) this.printer.use(this.#source.context)
@@ -182,6 +191,12 @@ export class Records {
 
   alert(alert: Alert): void {
     this.tally.alerts++
+    if (alert.seq === 1) {
+      const key = `${alert.rule} ${alert.netns}`
+      const begun = this.begun.get(key) ?? { rule: alert.rule, netns: alert.netns, netnsName: alert.netnsName, count: 0 }
+      begun.count++
+      this.begun.set(key, begun)
+    }
     this.printer.use(this.#parts.own)
     this.channels.print((route) => route.wants('alert', alert, ''), () => this.printer.alert(alert))
     if (this.#source !== null) this.printer.use(this.#source.context)
@@ -198,6 +213,20 @@ export class Records {
   finish(): void {
     this.#limitGap()
     this.#parts.tableFull.finish()
+  }
+
+  /** Namespaces come and go: of many, the one that was sampled longest ago goes. */
+  #keepTable(record: TableRecord): void {
+    this.tables.delete(record.netns)
+    this.tables.set(record.netns, record)
+    if (this.tables.size > TABLES_MAX) this.tables.delete(this.tables.keys().next().value!)
+  }
+
+  #countLost({ cause, count, atLeast }: Gap, input: string): void {
+    const key = `${input} ${cause} ${count >= 0}`
+    const lost = this.lost.get(key) ?? { input, cause, isExact: count >= 0, count: 0 }
+    lost.count += count >= 0 ? count : Math.max(0, atLeast)
+    this.lost.set(key, lost)
   }
 
   /** Name of the input that the record at hand is from. */

@@ -10,6 +10,8 @@ import type { Records } from './records.js'
 import type { Source } from './source.js'
 
 const TICK_MS = 1000
+/** The greatest lateness of the last minute or so is what counts. */
+const LATENESS_FADES = 0.95
 /** A line that waits for its second half waits so long. */
 const WAIT_MS = 1000
 
@@ -47,8 +49,14 @@ export class Run {
   readonly #parts: RunParts
   readonly #sources: Source[] = []
   readonly #ended: Source[] = []
+  readonly #injected: (() => void)[] = []
   readonly #turns: Turn[] = []
   #wake: (() => void) | null = null
+  /** what inputs have handed over, and what of it is worked through; how late the tick was at most lately, in milliseconds */
+  taken = 0
+  settled = 0
+  latenessMs = 0
+  #tickedAt = 0
   #openFeeds = 0
   #failure = ''
   #missing = ''
@@ -64,6 +72,7 @@ export class Run {
     const { channels, records, feeds } = this.#parts
     if (this.#parts.once) await this.#merged()
     else await this.#live()
+    this.#takeInjected()
     if (!channels.isGone) records.finish()
     await channels.drained()
     for (const source of this.#sources) source.input.close()
@@ -78,6 +87,19 @@ export class Run {
     for (const source of this.#sources) source.input.stop()
   }
 
+  /** Something that is not of an input comes in between two batches. */
+  inject(what: () => void): void {
+    this.#injected.push(what)
+    this.#push(() => {
+      this.#takeInjected()
+      return true
+    })
+  }
+
+  #takeInjected(): void {
+    for (const what of this.#injected.splice(0)) what()
+  }
+
   /** No more input at all. */
   abort(): void {
     this.#isStopped = true
@@ -90,6 +112,14 @@ export class Run {
   get ended(): readonly Source[] {
     return this.#ended
   }
+
+  /** Milliseconds since the loop's last tick of a second. */
+  get sinceTickMs(): number {
+    return this.#tickedAt === 0 ? 0 : performance.now() - this.#tickedAt
+  }
+
+  /** Feeds that have given an input, have no more to give, or have failed with the sentence given. */
+  readonly opened = new Map<Feed, string>()
 
   get sources(): readonly Source[] {
     return this.#sources
@@ -127,6 +157,7 @@ export class Run {
         try {
           await feed.open((input) => {
             input.onIdle = () => channels.flush()
+            this.opened.set(feed, '')
             const source = sourceOf(input, this.#parts.once)
             this.#sources.push(source)
             records.add(source)
@@ -139,8 +170,10 @@ export class Run {
           else if (isNamed) this.#missing ||= error.message
           else report(error.message)
           this.#missed++
+          this.opened.set(feed, messageOf(error))
           if (isNamed) this.abort()
         }
+        if (!this.opened.has(feed)) this.opened.set(feed, '')
         this.#openFeeds--
         this.#push(() => false)
       }),
@@ -150,7 +183,14 @@ export class Run {
   /** Has the input read; what it brings is the loop's next turn. */
   #ask(source: Source): void {
     source.input.next().then(
-      (n) => this.#push(() => this.#work(source, n)),
+      (n) => {
+        this.taken++
+        this.#push(async () => {
+          const flushes = await this.#work(source, n)
+          this.settled++
+          return flushes
+        })
+      },
       (error: unknown) => this.#push(() => this.#broke(source, error)),
     )
   }
@@ -204,6 +244,9 @@ export class Run {
   }
 
   #tick(): boolean {
+    const at = performance.now()
+    if (this.#tickedAt !== 0) this.latenessMs = Math.max(0, at - this.#tickedAt - TICK_MS, this.latenessMs * LATENESS_FADES)
+    this.#tickedAt = at
     const { records, now, onTick } = this.#parts
     if (this.#sources.some((source) => source.input.isLive || source.seemsLive)) records.tick(now())
     onTick?.(this.#sources)

@@ -7,7 +7,7 @@ import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
 import { expectation, readExpectation } from '../formats/expectation.js'
-import { scratchUsed, useScratchAfresh } from '../formats/scan.js'
+import { CR, scratchUsed, useScratchAfresh } from '../formats/scan.js'
 import type { FlowCounts } from '../detectors/levels.js'
 import type { RecordContext } from '../printers/ndjson.js'
 import { EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, REJECTED_LINE } from '../stage.js'
@@ -62,8 +62,9 @@ export class Source implements Origin {
   waits = false
   /** its lines are of now */
   seemsLive = false
-  /** batches so far */
+  /** batches and bytes so far */
   batches = 0
+  bytes = 0
   #lineAt = 0
   #lineNumber = 0
   /** counter for record ids where there is no offset */
@@ -95,6 +96,16 @@ export class Source implements Origin {
     this.#event.input = parts.input.name
   }
 
+  get linesSoFar(): number {
+    return this.#lineNumber
+  }
+
+  /** How old the last flow was when it was read, in seconds; -1 where lines have no time of their own, or there was none. */
+  get lagSeconds(): number {
+    const { sec, timeSource } = this.#event
+    return sec === 0 || timeSource === TIME_RECEIVED ? -1 : Math.max(0, this.lines.receivedSec - sec)
+  }
+
   /** Byte offset of the first byte that is not worked through. */
   get offset(): number {
     return this.#heldFrom >= 0 ? this.#heldFrom : this.#frame.offset
@@ -109,6 +120,7 @@ export class Source implements Origin {
     for (const notice of input.notices) this.#notice(notice)
     if (n > 0) {
       this.#records.tally.bytes += n
+      this.bytes += n
       this.#frame.lay(input.chunk)
     } else {
       this.#frame.lay(NOTHING)
@@ -186,7 +198,10 @@ export class Source implements Origin {
     for (const notice of this.input.notices) this.#notice(notice)
     this.#piece = n > 0 ? this.input.chunk.subarray(0, n) : NOTHING
     this.#used = 0
-    if (n > 0) this.#records.tally.bytes += n
+    if (n > 0) {
+      this.#records.tally.bytes += n
+      this.bytes += n
+    }
     if (n === 0) {
       this.#ended = true
       if (this.input.isCutOff === true) this.#frame.drop()
@@ -399,7 +414,8 @@ export class Source implements Origin {
         break
       case REJECTED_LINE: {
         tally.rejected++
-        const length = behind - 1 - at
+        // an LF ends it, or CR and LF
+        const length = behind - (page[behind - 2] === CR ? 2 : 1) - at
         this.#records.reject(
           { ...this.#receivedTime(), line: this.#lineNumber, reason: context.reason, text: page.slice(at, at + Math.min(length, SHOWN_BYTES)), bytes: length > SHOWN_BYTES ? length : -1 },
           this,
@@ -435,7 +451,7 @@ export class Source implements Origin {
         else handOn()
       } else if (line.outcome === REJECTED_LINE) {
         tally.rejected++
-        this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: line.reason, text: encoder.encode(line.text).subarray(0, SHOWN_BYTES), bytes: -1 }, this)
+        this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: line.reason, text: encoder.encode(line.text.replace(/\r$/, '')).subarray(0, SHOWN_BYTES), bytes: -1 }, this)
       } else {
         tally.ignored++
       }

@@ -67,9 +67,10 @@ export class Watching {
 
   /** Entries in the table of its namespace, and its counters by the kernel's names, added up over the CPUs. */
   counters(): Record<string, number> {
-    const [header = '', ...cpus] = readFileSync(`/proc/${this.pid}/net/stat/nf_conntrack`, 'latin1').trim().split('\n').map((row) => row.trim().split(/\s+/))
-    const sums = (header as string[]).map((name, i) => [name, name === 'entries' ? parseInt(cpus[0]![i]!, 16) : cpus.reduce((sum, cpu) => sum + parseInt(cpu[i]!, 16), 0)])
-    return Object.fromEntries(sums) as Record<string, number>
+    const [header = [], ...cpus] = readFileSync(`/proc/${this.pid}/net/stat/nf_conntrack`, 'latin1').trim().split('\n').map((row) => row.trim().split(/\s+/))
+    const sum = (i: number): number => cpus.reduce((all, cpu) => all + Number.parseInt(cpu[i]!, 16), 0)
+    // every CPU's row has the entries of all
+    return Object.fromEntries(header.map((name, i) => [name, name === 'entries' ? Number.parseInt(cpus[0]![i]!, 16) : sum(i)]))
   }
 
   /** The ids of its live flows, as it says when asked. */
@@ -79,12 +80,6 @@ export class Watching {
     process.kill(this.pid, 'SIGUSR2')
     await until('it tells its live flows', 5, () => Promise.resolve(told().at(-1)?.['left'] === 0))
     return told().flatMap(({ ids }) => ids as number[]).sort((a, b) => a - b)
-  }
-
-  /** CPU time used so far, in milliseconds, with that of children that have ended. */
-  cpuMs(): number {
-    const words = readFileSync(`/proc/${this.pid}/stat`, 'latin1').replace(/^.*\) /, '').split(' ')
-    return [11, 12, 13, 14].reduce((sum, i) => sum + Number(words[i]), 0) * 10
   }
 
   async stop(): Promise<Ended> {
