@@ -38,7 +38,7 @@ const netnsName = text('name of the network namespace')
 /** On every record, in this order, and where they apply. */
 const common: Properties = {
   time: time('when it happened'),
-  type: openWord('type of record', ['flow', 'expect', 'kernel', 'alert', 'gap', 'table', 'reject']),
+  type: text('type of record'),
   v: { type: 'integer', const: 1, description: 'version of this schema; it changes when something is taken away or changes its meaning' },
   rid: text('id of the record: the same when the same input is read again or a delivery is repeated, never the same for two different records', { minLength: 1, maxLength: 40 }),
   host: text('name of the host'),
@@ -113,7 +113,7 @@ const flow: Properties = {
       to: openWord('state now', stateWords),
       after: number('seconds since the change of state before'),
     },
-    ['from', 'to'],
+    ['to', 'from'],
   ),
   nat: object(
     'the translation: what the other side sees',
@@ -341,7 +341,7 @@ export const recordSchema: JsonSchema = {
   title: 'conntrail record',
   description: 'One line of the output. Skip keys, types and words that are not known here: later releases may add some.',
   type: 'object',
-  properties: common,
+  properties: { ...common, type: openWord('type of record', Object.keys(types)) },
   required: ['time', 'type', 'v'],
   allOf: Object.keys(types).map((type) => ({ if: { properties: { type: { const: type } } }, then: { $ref: `#/$defs/${type}` } })),
   $defs: Object.fromEntries(
@@ -350,7 +350,7 @@ export const recordSchema: JsonSchema = {
       {
         type: 'object',
         description,
-        properties: { ...common, type: { ...common['type'], examples: undefined, const: type }, ...properties },
+        properties: { ...common, type: { ...common['type'], const: type }, ...properties },
         required: ['time', 'type', 'v', ...required],
       },
     ]),

@@ -137,6 +137,8 @@ export interface Input {
 /** What gives inputs as it finds them: the files of a glob, the listeners of several namespaces. One input alone is a feed of one. */
 export interface Feed {
   readonly name: string
+  /** All that was there at the start is handed over: from now on, that a checkpoint has no position means that there was nothing. */
+  readonly hasLooked?: boolean
   /** Opens what is there and hands over each input, now and later. Throws InputError when there is nothing to hope for. Resolves when no further inputs will come. */
   open(add: (input: Input) => void): Promise<void>
   stop(): void

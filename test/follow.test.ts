@@ -31,6 +31,8 @@ vi.setConfig({ testTimeout: isLong ? 180_000 : 60_000, maxConcurrency: 12 })
 afterAll(cleanUp)
 
 const LF = 10
+/** More than a file is known by. */
+const HEADER = '# every file of this logger begins so\n'.repeat(40)
 const NUMBERED = /"mark":(\d+)/g
 
 /** Every case's own numbers, so that no line of one can pass for another's. */
@@ -45,6 +47,10 @@ function lines(count: number): { readonly marks: number[]; readonly text: string
 function lineOf(mark: number, more = ''): string {
   return `[1795341600.${String(mark % 1_000_000).padStart(6, '0')}]\t [UPDATE] tcp      6 432000 ESTABLISHED src=10.10.1.2 dst=10.10.2.2 sport=9001 dport=80 src=10.10.2.2 dst=10.10.1.2 sport=80 dport=9001 [ASSURED] mark=${mark}${more} id=3354125443\n`
 }
+
+const whiles = ['it runs and cannot look', 'it does not run'] as const
+const kilobytes = ['otherwise', 'with the same kilobyte'] as const
+const bothWhiles = whiles.flatMap((when) => kilobytes.map((begins) => [begins, when] as const))
 
 interface Settings {
   /** `*.log` */
@@ -127,6 +133,13 @@ class Case {
     }
   }
 
+  async meanwhile(when: (typeof whiles)[number], work: () => void): Promise<void> {
+    if (when === 'it runs and cannot look') return this.unseen(work)
+    await this.stop()
+    work()
+    this.start()
+  }
+
   /** As an administrator stops it: all that it has read is in its output then. */
   async stop(): Promise<Ended> {
     this.program.signal('SIGTERM')
@@ -207,6 +220,16 @@ describe.concurrent('rotation', () => {
     expect(p.gaps()).toEqual([])
   })
 
+  test.each(['a.log', '*.log*'])('T2 four times with each file written only once, as %s, while it cannot look', async (path) => {
+    const p = Case.configured(`t2 ${path}`, { path })
+    await rotateFourTimes(p, 'it runs and cannot look')
+  })
+
+  test.each(['a.log', '*.log*'])('T2 four times, as %s, while it does not run', async (path) => {
+    const p = Case.configured(`t2 stopped ${path}`, { path })
+    await rotateFourTimes(p, 'it does not run')
+  })
+
   test('T3 three seconds between the renaming and the new file', async () => {
     const p = Case.configured('t3', { rotate_wait: '1s' })
     const [first, anew] = [lines(3), lines(3)]
@@ -233,69 +256,67 @@ describe.concurrent('rotation', () => {
     expect(p.gaps()).toEqual([])
   })
 
-  test.each(['at once', 'after a while'])('T5 copied and cut, and begins anew with the same kilobyte, %s', async (when) => {
+  test.each(['at once', 'after a while', 'while it does not run'])('T5 copied and cut, and begins anew with the same kilobyte, %s', async (when) => {
     const p = Case.configured(`t5 ${when}`)
-    const header = '# every file of this logger begins so\n'.repeat(40)
     const [first, after] = [lines(200), lines(2)]
-    writeFileSync(p.at('a.log'), header + first.text)
+    writeFileSync(p.at('a.log'), HEADER + first.text)
     p.start()
     await p.has(first.marks)
     const cut = (): void => {
       copyFileSync(p.at('a.log'), p.at('a.1'))
       truncateSync(p.at('a.log'))
     }
-    if (when === 'at once') {
-      await p.unseen(() => {
-        cut()
-        appendFileSync(p.at('a.log'), header + after.text)
-      })
-    } else {
+    const refill = (): void => appendFileSync(p.at('a.log'), HEADER + after.text)
+    if (when === 'after a while') {
       cut()
       await sleep(700)
-      appendFileSync(p.at('a.log'), header + after.text)
+      refill()
+    } else {
+      await p.meanwhile(when === 'at once' ? 'it runs and cannot look' : 'it does not run', () => {
+        cut()
+        refill()
+      })
     }
     await p.hasOnce([...first.marks, ...after.marks])
     expect(p.gaps()).toEqual([])
   })
 
-  test.each(['otherwise', 'with the same kilobyte'])('T6 cut and filled beyond the old place between two looks, beginning %s: told, and read from the beginning', async (begins) => {
-    const p = Case.configured(`t6 ${begins}`)
-    const header = begins === 'otherwise' ? '' : '# every file of this logger begins so\n'.repeat(40)
+  test.each(bothWhiles)('T6 cut and filled beyond the old place, beginning %s, while %s: told, and read from the beginning', async (begins, when) => {
+    const p = Case.configured(`t6 ${begins} ${when}`)
+    const header = begins === 'otherwise' ? '' : HEADER
     const [first, after] = [lines(50), lines(100)]
     writeFileSync(p.at('a.log'), header + first.text)
     p.start()
     await p.has(first.marks)
-    await p.unseen(() => writeFileSync(p.at('a.log'), header + after.text))
+    await p.meanwhile(when, () => writeFileSync(p.at('a.log'), header + after.text))
     await p.hasOnce([...first.marks, ...after.marks])
     expect(p.gaps().map(({ cause }) => cause)).toEqual(['file_rewritten'])
   })
 
-  test('T7 written anew in place with as many bytes', async () => {
-    const p = Case.configured('t7')
-    const [first, after] = [lines(1), lines(1)]
+  test.each(whiles)('T7 written anew in place with as many bytes, while %s', async (when) => {
+    const p = Case.configured(`t7 ${when}`)
     // numbers of as many digits
-    const [old, other] = [first, after].map(({ marks: [mark] }) => lineOf(1_000_000 + mark!))
-    writeFileSync(p.at('a.log'), old!)
+    const [old, other] = [100_000_000 + ++marks, 100_000_000 + ++marks]
+    writeFileSync(p.at('a.log'), lineOf(old))
     p.start()
-    await p.has([1_000_000 + first.marks[0]!])
-    const fd = openSync(p.at('a.log'), 'r+')
-    writeSync(fd, other!, 0)
-    closeSync(fd)
-    expect(statSync(p.at('a.log')).size).toBe(old!.length)
-    await p.hasOnce([first, after].map(({ marks: [mark] }) => 1_000_000 + mark!))
+    await p.has([old])
+    await p.meanwhile(when, () => {
+      const fd = openSync(p.at('a.log'), 'r+')
+      writeSync(fd, lineOf(other), 0)
+      closeSync(fd)
+    })
+    expect(statSync(p.at('a.log')).size).toBe(lineOf(old).length)
+    await p.hasOnce([old, other])
     expect(p.gaps().map(({ cause }) => cause)).toEqual(['file_rewritten'])
   })
 
-  test.each([
-    ['all of it read', 0],
-    ['some of it not read yet', 500],
-  ])('T8 copied and cut, and the copy fits the glob too, %s', async (when, unread) => {
-    const p = Case.configured(`t8 ${when}`, { path: '*.log*' })
+  test.each(whiles.flatMap((when) => [0, 500].map((unread) => [unread, when] as const)))('T8 copied and cut with %i lines unread, and the copy fits the glob too, while %s', async (unread, when) => {
+    const p = Case.configured(`t8 ${unread} ${when}`, { path: '*.log*' })
     const [first, more, after] = [lines(200), lines(unread), lines(2)]
     writeFileSync(p.at('a.log'), first.text)
     p.start()
     await p.has(first.marks)
-    await p.unseen(() => {
+    await p.meanwhile(when, () => {
       appendFileSync(p.at('a.log'), more.text)
       copyFileSync(p.at('a.log'), p.at('a.log.1'))
       truncateSync(p.at('a.log'))
@@ -345,6 +366,33 @@ describe.concurrent('rotation', () => {
     expect(p.gaps()).toEqual([])
   })
 })
+
+async function rotateFourTimes(p: Case, when: (typeof whiles)[number]): Promise<void> {
+  const all = Array.from({ length: 6 }, () => lines(50))
+  writeFileSync(p.at('a.log'), all[0]!.text)
+  p.start()
+  await p.has(all[0]!.marks)
+  await p.meanwhile(when, () => {
+    appendFileSync(p.at('a.log'), all[1]!.text)
+    for (const { text } of all.slice(2)) {
+      rotate(p)
+      writeFileSync(p.at('a.log'), text)
+    }
+  })
+  const wanted = all.flatMap(({ marks }) => marks)
+  await p.hasOnce(wanted)
+  // the oldest first
+  expect(p.marks()).toEqual(wanted)
+  expect(p.gaps()).toEqual([])
+}
+
+/** `a.log.1` becomes `a.log.2` and so on, `a.log` becomes `a.log.1`. */
+function rotate(p: Case): void {
+  let last = 1
+  while (existsSync(p.at(`a.log.${last}`))) last++
+  for (let n = last; n > 1; n--) renameSync(p.at(`a.log.${n - 1}`), p.at(`a.log.${n}`))
+  renameSync(p.at('a.log'), p.at('a.log.1'))
+}
 
 describe.concurrent('inode numbers that are used again', () => {
   test('T9 by another file, while the program runs', async () => {
@@ -436,15 +484,17 @@ describe.concurrent('unfinished lines', () => {
     expect(done).toMatchObject({ lines: 1, flows: 1, rejected: 0 })
   })
 
-  test('T14 in a file that is rotated away it is the last', async () => {
-    const p = Case.configured('t14', { rotate_wait: '1s' })
+  test.each(whiles.flatMap((when) => ['a.log', '*.log*'].map((path) => [path, when] as const)))('T14 in a file, as %s, that is rotated away it is the last, while %s', async (path, when) => {
+    const p = Case.configured(`t14 ${path} ${when}`, { path, rotate_wait: '1s' })
     const [first, tail, anew, later] = [lines(3), lines(1), lines(3), lines(1)]
     writeFileSync(p.at('a.log'), first.text)
     p.start()
     await p.has(first.marks)
-    appendFileSync(p.at('a.log'), tail.text.slice(0, -1))
-    renameSync(p.at('a.log'), p.at('a.log.1'))
-    writeFileSync(p.at('a.log'), anew.text)
+    await p.meanwhile(when, () => {
+      appendFileSync(p.at('a.log'), tail.text.slice(0, -1))
+      renameSync(p.at('a.log'), p.at('a.log.1'))
+      writeFileSync(p.at('a.log'), anew.text)
+    })
     const wanted = [...first.marks, ...tail.marks, ...anew.marks]
     await p.hasOnce(wanted)
     p.start()
@@ -534,8 +584,7 @@ describe('much at once', () => {
     }
     await writeUntil(500)
     for (let rotation = 1; rotation <= 5; rotation++) {
-      for (let n = rotation - 1; n >= 1; n--) renameSync(p.at(`a.log.${n}`), p.at(`a.log.${n + 1}`))
-      renameSync(p.at('a.log'), p.at('a.log.1'))
+      rotate(p)
       const next = openSync(p.at('a.log'), 'a')
       await writeUntil(written + 30)
       closeSync(fd)

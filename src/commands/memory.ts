@@ -10,7 +10,6 @@ import type { World } from '../parts.js'
 import type { Channels } from '../run/channel.js'
 import type { Records } from '../run/records.js'
 import type { Run } from '../run/run.js'
-import type { Source } from '../run/source.js'
 
 export class Memory {
   /** positions of the run before, by the input's name */
@@ -24,7 +23,7 @@ export class Memory {
   #last = ''
 
   /** Throws StateError for the checkpoint of a newer version. */
-  constructor(store: CheckpointStore, detectors: { readonly tableFull: TableFull; readonly levels: Levels }, world: World) {
+  constructor(store: CheckpointStore, detectors: { readonly tableFull: TableFull; readonly levels: Levels }, world: World, report: (message: string) => void) {
     this.#store = store
     this.#detectors = detectors
     this.#world = world
@@ -32,9 +31,13 @@ export class Memory {
     this.saved = checkpoint?.inputs ?? {}
     this.#lastWritten = checkpoint === null ? null : timeOf(checkpoint.written)
     if (checkpoint === null) return
-    detectors.tableFull.restore(checkpoint.detectors['tableFull'])
-    // counters begin anew with the kernel
-    if (checkpoint.bootId === world.bootId) detectors.levels.restore(checkpoint.detectors['levels'])
+    try {
+      detectors.tableFull.restore(checkpoint.detectors['tableFull'])
+      // counters begin anew with the kernel
+      if (checkpoint.bootId === world.bootId) detectors.levels.restore(checkpoint.detectors['levels'])
+    } catch {
+      report('checkpoint: its episodes and counters are not understood; they begin anew')
+    }
   }
 
   /** Flows are not remembered: what the next records do not know of them has this reason. */
@@ -45,24 +48,23 @@ export class Memory {
   }
 
   /** The cut is taken now, between batches; the rest goes on beside the loop. */
-  keep(open: readonly Source[], ended: readonly Source[], channels: Channels): void {
+  keep(run: Run, channels: Channels): void {
     if (this.#writing !== null) return
-    const cut = this.#cut([...open, ...ended])
-    this.#writing = this.#write(cut, channels).finally(() => (this.#writing = null))
+    this.#writing = this.#write(this.#cut(run), channels).finally(() => (this.#writing = null))
   }
 
   async keepLast(run: Run, channels: Channels): Promise<void> {
     await this.#writing
-    await this.#write(this.#cut([...run.sources, ...run.ended]), channels)
+    await this.#write(this.#cut(run), channels)
   }
 
-  #cut(sources: readonly Source[]): { readonly inputs: Record<string, unknown[]>; readonly detectors: Record<string, unknown> } {
-    // what an input said that is not open yet, or no longer, still holds
-    const inputs: Record<string, unknown[]> = {}
-    for (const source of sources) {
+  #cut({ sources, ended, looked }: Run): { readonly inputs: Record<string, unknown[]>; readonly detectors: Record<string, unknown> } {
+    const inputs: Record<string, unknown[]> = Object.fromEntries(looked.map((name) => [name, []]))
+    for (const source of [...sources, ...ended]) {
       const position = source.input.position(source.offset)
       if (position !== null) (inputs[source.input.name] ??= []).push(position)
     }
+    // what an input said that is not open yet, or no longer, still holds
     for (const [name, positions] of Object.entries(this.saved)) inputs[name] ??= [...positions]
     return { inputs, detectors: { tableFull: this.#detectors.tableFull.save(), levels: this.#detectors.levels.save() } }
   }
@@ -79,8 +81,7 @@ export class Memory {
     }
     if (channels.failure !== '') return
     const { sec, usec } = this.#world.now()
-    await this.#store.save({ written: sec * 1e6 + usec, bootId: this.#world.bootId, ...data })
-    this.#last = text
+    if (await this.#store.save({ written: sec * 1e6 + usec, bootId: this.#world.bootId, ...data })) this.#last = text
   }
 }
 

@@ -115,7 +115,7 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
   if (plan.state !== '') {
     try {
       store = new CheckpointStore(plan.state, terminal.pid, report)
-      memory = new Memory(store, { tableFull, levels }, world)
+      memory = new Memory(store, { tableFull, levels }, world, report)
     } catch (error) {
       if (!(error instanceof StateError)) throw error
       await log.error(error.message)
@@ -155,7 +155,7 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
         records,
         isMerged,
       ),
-    onTick: (sources) => memory?.keep(sources, running.ended, channels!),
+    onTick: () => memory?.keep(running, channels!),
   })
   memory?.tellRestart(records)
   const seconds = (): number => world.now().sec + world.now().usec / 1e6

@@ -203,6 +203,10 @@ class FilesFeed implements Feed, Shared {
     await new Promise<void>((resolve) => (this.#end = resolve))
   }
 
+  get hasLooked(): boolean {
+    return !this.#isFirst
+  }
+
   stop(): void {
     this.#stop((input) => input.stop())
   }

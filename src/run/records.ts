@@ -25,6 +25,10 @@ import type { Channels } from './channel.js'
 /** Live lines may be of the next moment, by clocks that differ; what is of later still does not move the clock. */
 const AHEAD_SEC = 5
 const TABLES_MAX = 1024
+/** So far apart may what we hold for alive and the kernel's count be, and for so long; a few are always on the way. */
+const APART = 0.02
+const APART_FREE = 8
+const APART_SEC = 60
 
 /** What the records of one input have in common. */
 export interface Origin {
@@ -78,6 +82,8 @@ export class Records {
   /** when the counters of a namespace were last looked at out of turn, in microseconds; and those that this batch has looked at */
   readonly #looked = new Map<number, number>()
   readonly #lookedInBatch = new Set<number>()
+  /** since when live flows and the kernel's count differ, in seconds; -1 they do not */
+  #apartSince = -1
   /** whose records are being printed */
   #source: Origin | null = null
 
@@ -140,7 +146,9 @@ export class Records {
     // one that waited in its input while the counters were looked at out of turn
     if (source.input.look !== undefined && sample.sec * 1e6 + sample.usec < (this.#looked.get(sample.netns) ?? 0)) return
     this.#advance(sample, source)
-    const flows = this.#origins.find(({ input }) => input.resync !== undefined && input.netns === sample.netns)?.takeFlows()
+    const teller = this.#origins.find(({ input }) => input.resync !== undefined && input.netns === sample.netns)
+    if (teller !== undefined) this.#compare(sample, teller)
+    const flows = teller?.takeFlows()
     const record = this.#parts.levels.sample(sample, flows, source.input.name)
     this.channels.print((route) => route.wants('table', record, this.#input), () => this.printer.table(record, source.ridOf('')))
     this.#keepTable(record)
@@ -213,6 +221,18 @@ export class Records {
   finish(): void {
     this.#limitGap()
     this.#parts.tableFull.finish()
+  }
+
+  /** Live flows against the kernel's count: when they differ for a minute, the input reads the table anew. With several namespaces each input looks after itself. */
+  #compare(sample: TableSample, teller: Origin): void {
+    const isOnly = this.#origins.filter(({ input }) => input.resync !== undefined).length === 1
+    const apart = Math.abs(this.tracker.table.size - sample.count)
+    if (!isOnly || sample.count < 0 || apart <= Math.max(APART_FREE, sample.count * APART)) this.#apartSince = -1
+    else if (this.#apartSince < 0) this.#apartSince = sample.sec
+    else if (sample.sec - this.#apartSince >= APART_SEC) {
+      this.#apartSince = -1
+      teller.input.resync!()
+    }
   }
 
   /** Namespaces come and go: of many, the one that was sampled longest ago goes. */

@@ -25,8 +25,8 @@ export interface RunParts {
   readonly now: () => Time
   /** Something failed, and the rest goes on. */
   readonly report: (message: string) => void
-  /** Called between batches, once a second, with the sources that are open. */
-  readonly onTick?: (sources: readonly Source[]) => void
+  /** Called between batches, once a second. */
+  readonly onTick?: () => void
 }
 
 export interface FeedParts {
@@ -123,6 +123,11 @@ export class Run {
 
   get sources(): readonly Source[] {
     return this.#sources
+  }
+
+  /** Names of the inputs of which a checkpoint says all there is to say, be it nothing. */
+  get looked(): readonly string[] {
+    return this.#parts.feeds.filter(({ feed }) => feed.hasLooked === true).map(({ feed }) => feed.name)
   }
 
   async #live(): Promise<void> {
@@ -249,7 +254,7 @@ export class Run {
     this.#tickedAt = at
     const { records, now, onTick } = this.#parts
     if (this.#sources.some((source) => source.input.isLive || source.seemsLive)) records.tick(now())
-    onTick?.(this.#sources)
+    onTick?.()
     return true
   }
 
