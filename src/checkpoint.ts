@@ -71,8 +71,8 @@ export class CheckpointStore {
     return null
   }
 
-  /** Replaces the checkpoint. A failure is reported once, and again when it is over; the old one stays. */
-  async save(checkpoint: Checkpoint): Promise<void> {
+  /** Replaces the checkpoint. False when that failed: it is reported once, and again when it is over; the old one stays. */
+  async save(checkpoint: Checkpoint): Promise<boolean> {
     const path = (name: string): string => join(this.#folder, name)
     try {
       const file = await open(path(NEXT), 'w', 0o640)
@@ -91,9 +91,11 @@ export class CheckpointStore {
       if (this.#hasFailed) this.#report(`checkpoint ${path(CURRENT)} is written again`)
       this.#hasFailed = false
       this.#written = checkpoint.written
+      return true
     } catch (error) {
       if (!this.#hasFailed) this.#report(`checkpoint ${path(CURRENT)} cannot be written: ${(error as Error).message}; the last one is kept, and everything else goes on`)
       this.#hasFailed = true
+      return false
     }
   }
 
@@ -158,5 +160,16 @@ function decode(text: string): Checkpoint | number | null {
   if (version !== VERSION) return version
   const body = text.slice(head[0].length, -1)
   if (Buffer.byteLength(body) !== Number(head[3]) || crc32(body).toString(16).padStart(8, '0') !== head[2] || !text.endsWith('\n')) return null
-  return JSON.parse(body) as Checkpoint
+  const checkpoint = JSON.parse(body) as Partial<Checkpoint> | null
+  return isCheckpoint(checkpoint) ? checkpoint : null
+}
+
+function isCheckpoint(value: Partial<Checkpoint> | null): value is Checkpoint {
+  const { written, bootId, inputs, detectors } = value ?? {}
+  if (!Number.isSafeInteger(written) || typeof bootId !== 'string' || !isObject(inputs) || !isObject(detectors)) return false
+  return Object.values(inputs).every((positions) => Array.isArray(positions))
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
 }

@@ -1,7 +1,6 @@
 /** The catalogue: every format, input and output by name. Help and checks derive from it. */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import type { InputConfig, OutputConfig } from './config.js'
-import { TIME_BOOT, TIME_ESTIMATED, type Time } from './event.js'
+import { TIME_BOOT, type Time } from './event.js'
 import { conntrackNotice } from './formats/conntrack-notice.js'
 import { conntrackSave } from './formats/conntrack-save.js'
 import { conntrackXml } from './formats/conntrack-xml.js'
@@ -9,7 +8,6 @@ import { expectation, expectationXml } from './formats/expectation.js'
 import { journalExport } from './formats/journal-export.js'
 import { jsonLines } from './formats/json-lines.js'
 import { kernelLog } from './formats/kernel-log.js'
-import { lastMonotonic } from './formats/kernel-log/last-monotonic.js'
 import { tableStats } from './formats/table-stats.js'
 import { stdinFeed } from './inputs/stdin.js'
 import { openFile } from './outputs/file.js'
@@ -105,19 +103,12 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
         partialLineMs: input.partial_line,
         pollMs: input.poll,
         rescanMs: input.rescan,
-        boot: estimatedBoot,
       })
     case 'command':
       return (await import('./inputs/command.js')).commandFeed({ name, command: input.program.join(' '), once, random, env, boot: () => bootOf(options) })
     case 'stdin':
       return stdinFeed({ isTerminal: options.stdinIsTerminal, random: options.random, hash: options.hash, monotonic: options.monotonic })
   }
-}
-
-/** The last line of a file that shows the kernel's clock is taken to be as old as the file. */
-function estimatedBoot({ modified, path }: { readonly modified: number; readonly path: string }): BootTime | null {
-  const last = lastMonotonic(tailOf(path))
-  return last < 0 ? null : { microseconds: modified - last, source: TIME_ESTIMATED }
 }
 
 /** Several feeds under one name. */
@@ -178,24 +169,6 @@ function firstThatOpens(feeds: readonly Feed[]): Feed {
     },
     stop: () => chosen?.stop(),
     abort: () => chosen?.abort(),
-  }
-}
-
-/** Of a file's end so much is looked at for the kernel's clock. */
-const TAIL_BYTES = 1 << 16
-
-function tailOf(path: string): Uint8Array {
-  try {
-    const fd = openSync(path, 'r')
-    try {
-      const { size } = fstatSync(fd)
-      const tail = new Uint8Array(Math.min(TAIL_BYTES, size))
-      return tail.subarray(0, readSync(fd, tail, 0, tail.length, size - tail.length))
-    } finally {
-      closeSync(fd)
-    }
-  } catch {
-    return new Uint8Array(0)
   }
 }
 

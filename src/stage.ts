@@ -182,6 +182,10 @@ export interface Output {
   sync?(): Promise<void>
   /** Another program has moved its file away. */
   reopen?(): void
+  /** What the spool sheds first would be shed now: flow records and the like are counted with `shed`, and not written at all. */
+  readonly isShedding?: boolean
+  /** So many were not written; times of the first and the last of them, where known. */
+  shed?(count: number, from: Time | null, to: Time | null): void
   /** Grows whenever a write that takes long has got on a little or was tried again: a watchdog's sign of life. */
   readonly attempts?: number
   close(): Promise<void>
@@ -211,6 +215,10 @@ export interface Queue {
   peek(maxRecords: number, maxBytes: number, after?: number): Promise<readonly Entry[]>
   /** Delivered, or put where it is safe: all handed out up to a number, or just these. */
   ack(done: number | Iterable<number>): void
+  /** It is full, and its policy is to keep what matters most: of flow records and the like none would be kept now. */
+  readonly isShedding: boolean
+  /** So many that were not even appended. */
+  shed(count: number, from: Time | null, to: Time | null): void
   /** records not acknowledged */
   readonly length: number
   /** what counts against the limit */

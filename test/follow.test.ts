@@ -31,6 +31,7 @@ vi.setConfig({ testTimeout: isLong ? 180_000 : 60_000, maxConcurrency: 12 })
 afterAll(cleanUp)
 
 const LF = 10
+const SIGTERM = 15
 /** More than a file is known by. */
 const HEADER = '# every file of this logger begins so\n'.repeat(40)
 const NUMBERED = /"mark":(\d+)/g
@@ -72,7 +73,8 @@ class Case {
   #text = ''
 
   private constructor(name: string, args: (folder: string) => readonly string[]) {
-    this.#folder = scratch(name)
+    // the names of cases have stars in them
+    this.#folder = scratch(name.replaceAll('*', '+'))
     mkdirSync(join(this.#folder, 'logs'), { recursive: true })
     this.#args = args(this.#folder)
   }
@@ -142,6 +144,8 @@ class Case {
 
   /** As an administrator stops it: all that it has read is in its output then. */
   async stop(): Promise<Ended> {
+    // it may still be starting
+    await this.until(() => catches(this.program.pid, SIGTERM))
     this.program.signal('SIGTERM')
     const ended = await this.program.ended
     expect(ended.status).toBe(0)
@@ -164,20 +168,28 @@ class Case {
     return this.records().filter(({ type, cause }) => type === 'gap' && cause !== 'restart')
   }
 
-  async until(what: () => boolean, ms = 20_000): Promise<void> {
+  async until(what: () => boolean, ms = 20_000, why = () => ''): Promise<void> {
     const end = performance.now() + ms
     while (!what()) {
-      if (performance.now() > end) throw new Error(`waited in vain; the last of the output: ${this.#text.slice(-2000)}`)
+      if (performance.now() > end) throw new Error(`waited in vain${why()}; the output ends in ${this.#text.slice(-1000)}`)
       await sleep(10)
     }
   }
 
   /** Waits until these have come. */
   async has(wanted: readonly number[], ms?: number): Promise<void> {
-    await this.until(() => {
+    const missing = (): number[] => {
       const found = new Set(this.marks())
-      return wanted.every((mark) => found.has(mark))
-    }, ms)
+      return wanted.filter((mark) => !found.has(mark))
+    }
+    await this.until(
+      () => missing().length === 0,
+      ms,
+      () => {
+        const left = missing()
+        return ` for ${left.length} of ${wanted.length} marks, from ${left[0]} to ${left.at(-1)}; of these ${wanted[0]} was the first`
+      },
+    )
   }
 
   /** Nothing more may come for a while; then each mark is there once, each record id is of one record, and every line is whole. */
@@ -473,10 +485,12 @@ describe.concurrent('unfinished lines', () => {
     const [whole, split] = [lines(before), lines(1)]
     writeFileSync(p.at('a.log'), whole.text + split.text.slice(0, 100))
     p.start()
+    await p.until(() => p.opens('a.log'))
     await p.has(whole.marks)
-    await sleep(1500)
+    await sleep(500)
     await p.stop()
     p.start()
+    await p.until(() => p.opens('a.log'))
     await sleep(1500)
     expect(p.marks()).toEqual(whole.marks)
     appendFileSync(p.at('a.log'), split.text.slice(100))
@@ -568,6 +582,8 @@ describe('much at once', () => {
     const wanted: number[] = []
     p.start()
     let fd = openSync(p.at('a.log'), 'a')
+    // what was rotated away before it began has no name that it knows
+    await p.until(() => p.opens('a.log'))
     const write = (ms: number): void => {
       const piece = lines(ms * linesAMillisecond)
       wanted.push(...piece.marks)
@@ -622,6 +638,11 @@ describe('much at once', () => {
     expect(done).toMatchObject({ lines: 3, flows: 2, rejected: 1, gaps: 1 })
   })
 })
+
+function catches(pid: number, signal: number): boolean {
+  const [, caught] = /^SigCgt:\t([0-9a-f]+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))!
+  return (BigInt(`0x${caught}`) >> BigInt(signal - 1)) % 2n === 1n
+}
 
 /** Of a process, in both modes. proc(5): fields 14 and 15, in hundredths. */
 function cpuSeconds(pid: number): number {

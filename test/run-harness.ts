@@ -139,8 +139,10 @@ export class Written {
     const whole = bytes.subarray(0, n).lastIndexOf(LF) + 1
     const added = new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(0, whole)).split('\n').slice(0, -1)
     this.#at += whole
-    this.texts.push(...added)
-    this.records.push(...added.map((text) => JSON.parse(text) as Record_))
+    for (const text of added) {
+      this.texts.push(text)
+      this.records.push(JSON.parse(text) as Record_)
+    }
     return this.records
   }
 
@@ -165,6 +167,18 @@ export function configured(name: string, config: object): string {
   const path = scratch(name)
   writeFileSync(path, JSON.stringify({ version: 1, host: 'gw1', ...config }))
   return path
+}
+
+/** These numbers in this order and no others; says in short what differs. */
+export function expectMarks(found: readonly number[], wanted: readonly number[]): void {
+  const [has, should] = [new Set(found), new Set(wanted)]
+  const at = found.findIndex((mark, i) => mark !== wanted[i])
+  expect({
+    missing: wanted.filter((mark) => !has.has(mark)).slice(0, 10),
+    unwanted: found.filter((mark) => !should.has(mark)).slice(0, 10),
+    twice: found.length - has.size,
+    outOfOrder: at < 0 ? [] : found.slice(Math.max(0, at - 2), at + 3),
+  }).toEqual({ missing: [], unwanted: [], twice: 0, outOfOrder: [] })
 }
 
 /** Waits until it comes true; says what it waited for when it does not. */

@@ -134,6 +134,10 @@ export class TestQueue implements Queue {
     this.ackedSeq = (this.#entries[0]?.seq ?? this.#seq + 1) - 1
   }
 
+  readonly isShedding = false
+
+  shed(): void {}
+
   get length(): number {
     return this.#entries.length
   }

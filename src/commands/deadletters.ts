@@ -57,7 +57,10 @@ export async function deadLettersOf(
     }
     names = []
   }
-  return deadLetters(names.map((name) => ({ output: decodeURIComponent(name), folder: `${state}/outputs/${name}/${DEAD_LETTERS}` })), command, world)
+  return deadLetters(names.map((name) => ({ output: decodeURIComponent(name), folder: `${state}/outputs/${name}/${DEAD_LETTERS}` })), command, {
+    print: (text) => world.print(`${text}\n`),
+    printError: (text) => world.printError(`${text}\n`),
+  })
 }
 
 interface Found {

@@ -44,31 +44,29 @@ export async function planOf(settings: Settings, world: World): Promise<Plan> {
   // a bare pipe needs no configuration, and does without what reads one
   if (settings.command === 'pipe') return complete(settings, null, [STDIN], [STDOUT])
   const read = (path: string): Uint8Array => readFileSync(path)
+  const options = { formats: formatNames, instead: { ...inputsOf(settings), ...outputsOf(settings) } }
   const config =
-    settings.config === ''
-      ? await completeConfig({ inputs: inputsOf(settings), outputs: outputsOf(settings) }, 'command line', read, world.env, { formats: formatNames })
-      : await loadConfig(settings.config, read, world.env, { formats: formatNames })
-  if (settings.config === '') return complete(settings, config, config.inputs, config.outputs)
-  const named = await completeConfig({ inputs: inputsOf(settings), outputs: outputsOf(settings) }, 'command line', read, world.env, { formats: formatNames })
-  return complete(settings, config, settings.inputs.length > 0 ? named.inputs : config.inputs, settings.outputs.length > 0 ? named.outputs : config.outputs)
+    settings.config === '' ? await completeConfig({}, 'command line', read, world.env, options) : await loadConfig(settings.config, read, world.env, options)
+  return complete(settings, config, config.inputs, config.outputs)
 }
 
 const STDIN: InputConfig = { name: '-', type: 'stdin', timezone: null, format: 'auto' }
 const STDOUT: OutputConfig = { name: '-', type: 'stdout', when: null, when_full: 'block', spool: 0 }
 
-function inputsOf(settings: Settings): Record<string, unknown> {
-  return Object.fromEntries(settings.inputs.map((text) => [text, inputKinds.find((kind) => kind.fits(text))!.means(text)]))
+/** Those of the command line in the words of a configuration; nothing where it names none. */
+function inputsOf({ inputs }: Settings): { inputs?: Record<string, unknown> } {
+  return inputs.length === 0 ? {} : { inputs: Object.fromEntries(inputs.map((text) => [text, inputKinds.find((kind) => kind.fits(text))!.means(text)])) }
 }
 
-function outputsOf(settings: Settings): Record<string, unknown> {
-  const named = settings.outputs.length === 0 ? ['-'] : settings.outputs
-  return Object.fromEntries(named.map((text) => [text, outputKinds.find((kind) => kind.fits(text))!.means(text)]))
+function outputsOf({ outputs, config }: Settings): { outputs?: Record<string, unknown> } {
+  const named = outputs.length > 0 || config !== '' ? outputs : ['-']
+  return named.length === 0 ? {} : { outputs: Object.fromEntries(named.map((text) => [text, outputKinds.find((kind) => kind.fits(text))!.means(text)])) }
 }
 
 function complete(settings: Settings, config: Config | null, inputs: readonly InputConfig[], outputs: readonly OutputConfig[]): Plan {
   const isRun = settings.command === 'run'
-  const watchesHost = isRun && settings.inputs.length === 0 && config?.watchesHost === true
-  const emit: readonly RecordType[] = settings.emit ?? (settings.inputs.length > 0 && settings.config === '' ? defaultTypes : (config?.emit ?? defaultTypes))
+  const watchesHost = config?.watchesHost === true
+  const emit: readonly RecordType[] = settings.emit ?? config?.emit ?? defaultTypes
   const bootTime = config?.boot_time ?? null
   const timezone = config?.timezone ?? null
   return {

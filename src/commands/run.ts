@@ -15,13 +15,14 @@ import { summary } from '../printers/summary.js'
 import { Route } from '../route.js'
 import { type ChannelParts, Channels } from '../run/channel.js'
 import { Records } from '../run/records.js'
-import { type FeedParts, Run } from '../run/run.js'
+import { Run } from '../run/run.js'
 import { Source } from '../run/source.js'
 import type { MetricsSnapshot, ProcessNumbers } from '../metrics.js'
-import type { FullTable, Input, KernelFacts, LineContext, Loss, Output } from '../stage.js'
+import type { Feed, FullTable, Input, KernelFacts, LineContext, Loss, Output } from '../stage.js'
 import { Tally } from '../tally.js'
 import { Memory } from './memory.js'
 import { conditionOf, type Plan, planOf } from './plan.js'
+import { type Changes, changesOf } from './reload.js'
 import { Service } from './watched.js'
 import { standingOf } from './standing.js'
 
@@ -54,7 +55,7 @@ const NAMES_NAMESPACES = [6, 18] as const
 /** Runs to the end and gives the exit status. */
 export async function run(settings: Settings, world: World, terminal: Terminal): Promise<number> {
   try {
-    return await runPlan(await planOf(settings, world), world, terminal)
+    return await runPlan(await planOf(settings, world), () => planOf(settings, world), world, terminal)
   } catch (error) {
     if (!(error instanceof ConfigErrors)) throw error
     terminal.printError(`${error.message}\n`)
@@ -62,7 +63,9 @@ export async function run(settings: Settings, world: World, terminal: Terminal):
   }
 }
 
-async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<number> {
+/** `readAgain` gives the plan as its configuration is now; it throws ConfigErrors. */
+async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World, terminal: Terminal): Promise<number> {
+  let plan = first
   const log = new Log(plan.logLevel)
   const report = (message: string): void => void log.warn(message)
   const tally = new Tally()
@@ -78,7 +81,7 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
   })
   const levels = new Levels()
 
-  const outputs: Output[] = []
+  const outputs = new Map<string, Output>()
   /** What an output could not keep is told in a gap record; at the end there is no loop to do it in turn. */
   const early: (() => void)[] = []
   let inTurn = (tell: () => void): void => void early.push(tell)
@@ -103,9 +106,10 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
     return status
   }
 
+  const outputOptions = { ...world, report, state: plan.state, host: plan.host, onLost }
   for (const config of plan.outputs) {
     try {
-      outputs.push(await outputOf(config, { ...world, report, state: plan.state, host: plan.host, onLost }))
+      outputs.set(config.name, await outputOf(config, outputOptions))
     } catch (error) {
       await log.error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
       return done(FAILED)
@@ -123,9 +127,9 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
     }
   }
   const feedOptions = (number: number): FeedOptions => ({ ...world, once: plan.once, saved: memory?.saved ?? {}, number })
-  const feeds: FeedParts[] = plan.watchesHost
-    ? (await hostFeeds(plan.inputs, feedOptions(0))).map((feed) => ({ feed, isNamed: false }))
-    : await Promise.all(plan.inputs.map(async (input, i) => ({ feed: await feedOf(input, feedOptions(i)), isNamed: true })))
+  const opened = plan.watchesHost ? await hostFeeds(plan.inputs, feedOptions(0)) : await Promise.all(plan.inputs.map((input, i) => feedOf(input, feedOptions(i))))
+  const feeds = new Map<string, Feed>(plan.inputs.map(({ name }, i) => [name, opened[i]!]))
+  let inputs = opened.length + 1
   if (plan.inputs.some(({ type }) => type === 'stdin') && isNowhere(0)) report('standard input is closed or /dev/null: there is nothing to read')
   if (plan.outputs.some(({ type }) => type === 'stdout') && isNowhere(1)) report('standard output is closed or /dev/null: the records go nowhere')
 
@@ -135,7 +139,7 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
   const records: Records = new Records({ channels, tracker, tally, tableFull, own, levels, printer: new NdjsonPrinter(), writeDumps })
   const ofThisHost: KernelFacts = { namesNamespaces: isAtLeast(world.kernelRelease, NAMES_NAMESPACES), initialNetns: world.initialNetns }
   const running: Run = new Run({
-    feeds,
+    feeds: opened.map((feed) => ({ feed, isNamed: !plan.watchesHost })),
     records,
     channels,
     once: plan.once,
@@ -164,14 +168,85 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
   const snapshot = (): MetricsSnapshot =>
     standingOf({
       ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt, plan, config },
-      ...{ feeds: feeds.map(({ feed }) => feed), run: running, records, channels: channels!, tally, tracker, tableFull, store },
+      ...{ feeds, run: running, records, channels: channels!, tally, tracker, tableFull, store },
     })
-  const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds: feeds.length, snapshot, report })
+  const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds: opened.length, snapshot, report })
   try {
     await service.begin()
   } catch (error) {
     await log.error(messageOf(error))
     return done(FAILED)
+  }
+  /** The new configuration is read and checked, and its outputs are opened, before anything old is touched; then it takes the place of the old between two batches. */
+  const reload = async (): Promise<void> => {
+    if (plan.path === '') return
+    service.reloading()
+    const release = running.hold()
+    try {
+      const next = await readAgain()
+      const changes = changesOf(plan, next)
+      // a spool is opened by one at a time, and so is a file whose tail may be half written
+      const isHeld = (name: string): boolean => {
+        const [old, new_] = [plan, next].map(({ outputs: all }) => all.find((output) => output.name === name))
+        return old?.type === 'webhook' || (old?.type === 'file' && new_?.type === 'file' && old.path === new_.path)
+      }
+      const made = new Map<string, Output>()
+      try {
+        for (const output of next.outputs) if (changes.newOutputs.includes(output.name) && !isHeld(output.name)) made.set(output.name, await outputOf(output, outputOptions))
+      } catch (error) {
+        for (const output of made.values()) await output.close()
+        throw error
+      }
+      await new Promise<void>((resolve, fail) => running.inject(() => exchange(next, changes, made, isHeld).then(resolve, fail)))
+      for (const name of changes.oldInputs) {
+        const feed = feeds.get(name)!
+        feeds.delete(name)
+        moved.set(name, await running.take(feed))
+      }
+      for (const input of next.inputs) {
+        if (!changes.newInputs.includes(input.name)) continue
+        const saved = moved.get(input.name) ?? memory?.saved[input.name] ?? []
+        const feed = await feedOf(input, { ...feedOptions(inputs++), saved: saved.length > 0 ? { [input.name]: saved } : {} })
+        feeds.set(input.name, feed)
+        running.add(feed)
+      }
+      config.reloads++
+      config.fault = ''
+      config.loadedAt = seconds()
+      if (changes.later.length > 0) report(`reload: ${changes.later.join(', ')} take${changes.later.length === 1 ? 's' : ''} effect with the next start`)
+    } catch (error) {
+      config.failedReloads++
+      config.fault = messageOf(error)
+      report(`reload: ${messageOf(error)}; what ran before goes on`)
+    }
+    release()
+    service.reloaded()
+  }
+  /** positions of inputs that a reload ended, for those that come under their names */
+  const moved = new Map<string, readonly unknown[]>()
+  /** Between two batches: the records so far go to the outputs that they were for. */
+  const exchange = async (next: Plan, changes: Changes, made: ReadonlyMap<string, Output>, isHeld: (name: string) => boolean): Promise<void> => {
+    await channels!.drained()
+    for (const output of next.outputs.filter(({ name }) => changes.newOutputs.includes(name) && isHeld(name))) {
+      const before = plan.outputs.find(({ name }) => name === output.name)!
+      await outputs.get(output.name)!.close()
+      try {
+        outputs.set(output.name, await outputOf(output, outputOptions))
+      } catch (error) {
+        outputs.set(output.name, await outputOf(before, outputOptions))
+        channels!.replace(channelsOf(plan, outputs))
+        for (const each of made.values()) await each.close()
+        throw error
+      }
+    }
+    for (const name of changes.oldOutputs.filter((each) => !isHeld(each) || !next.outputs.some((output) => output.name === each))) {
+      await outputs.get(name)!.close()
+      outputs.delete(name)
+    }
+    for (const [name, output] of made) outputs.set(name, output)
+    channels!.replace(channelsOf(next, outputs))
+    tableFull.setRules(ruleOptions(next))
+    plan = next
   }
   terminal.onStop({
     stop: () => {
@@ -183,7 +258,8 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
       return done(FAILED)
     },
     reopen: () => {
-      for (const output of outputs) {
+      void reload()
+      for (const output of outputs.values()) {
         try {
           output.reopen?.()
         } catch (error) {
@@ -202,9 +278,9 @@ async function runPlan(plan: Plan, world: World, terminal: Terminal): Promise<nu
   await service.end()
   // what a webhook could not deliver is told by the others
   const isWebhook = (output: Output): boolean => plan.outputs.some(({ name, type }) => name === output.name && type === 'webhook')
-  await Promise.all(outputs.filter(isWebhook).map((output) => output.close()))
+  await Promise.all([...outputs.values()].filter(isWebhook).map((output) => output.close()))
   await channels.drained()
-  await Promise.all(outputs.filter((output) => !isWebhook(output)).map((output) => output.close()))
+  await Promise.all([...outputs.values()].filter((output) => !isWebhook(output)).map((output) => output.close()))
   return done(missing !== '' ? NOT_THERE : failure !== '' ? FAILED : DONE)
 }
 
@@ -231,12 +307,12 @@ function ruleOptions(plan: Plan): Pick<TableFullOptions, 'quietSec' | 'repeatSec
 }
 
 /** Outputs that want the same are one channel. */
-function channelsOf(plan: Plan, outputs: readonly Output[]): ChannelParts[] {
+function channelsOf(plan: Plan, outputs: ReadonlyMap<string, Output>): ChannelParts[] {
   const byWhen = new Map<string, { when: Plan['outputs'][number]['when']; outputs: Output[] }>()
-  for (const [i, { when }] of plan.outputs.entries()) {
+  for (const { name, when } of plan.outputs) {
     const key = JSON.stringify(when)
     const channel = byWhen.get(key) ?? { when, outputs: [] }
-    channel.outputs.push(outputs[i]!)
+    channel.outputs.push(outputs.get(name)!)
     byWhen.set(key, channel)
   }
   return [...byWhen.values()].map(({ when, outputs: same }) => ({

@@ -21,7 +21,7 @@ export interface StandingParts {
   readonly startedAt: number
   readonly plan: Plan
   readonly config: ConfigNumbers
-  readonly feeds: readonly Feed[]
+  readonly feeds: ReadonlyMap<string, Feed>
   readonly run: Run
   readonly records: Records
   readonly channels: Channels
@@ -45,7 +45,7 @@ export function standingOf(parts: StandingParts): MetricsSnapshot {
     config: parts.config,
     lines: { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps, held: lines - flows - expects - kernel - notes - ignored - rejected },
     flows: { live: tracker.table.size, limit: tracker.table.limit, forgotten: tracker.forgotten, displaced: tracker.displaced },
-    inputs: parts.plan.inputs.map((input, i) => inputNumbers(parts, input.name, input.type, parts.feeds[i])),
+    inputs: parts.plan.inputs.map((input) => inputNumbers(parts, input.name, input.type, parts.feeds.get(input.name))),
     outputs: outputNumbers(parts),
     tables: tableNumbers(parts.records),
     episodes: episodeNumbers(parts),

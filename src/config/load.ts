@@ -44,7 +44,7 @@ export function schema(formats: FormatNames): Readonly<Record<string, unknown>> 
 function check(document: ConfigDocument, file: string, read: ReadFile, env: Env, options: LoadOptions): Config {
   const warnings: string[] = []
   if (document.errors.length > 0 && document.data === null) throw new ConfigErrors(document.errors)
-  const data = document.data ?? {}
+  const data = isMap(document.data) ? { ...document.data, ...options.instead } : (document.data ?? options.instead ?? {})
   const version = isMap(data) ? data['version'] : undefined
   if (version !== undefined && version !== 1) {
     const place = document.valuePlace(['version'])

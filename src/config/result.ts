@@ -40,4 +40,6 @@ export interface LoadOptions {
   readonly formats?: readonly string[]
   /** only look at it: secrets that cannot be had now are warnings, for they may be there only when the service runs */
   readonly isCheck?: boolean
+  /** parts that stand in the place of the file's, such as the inputs and outputs of a command line */
+  readonly instead?: { readonly inputs?: unknown; readonly outputs?: unknown }
 }

@@ -140,8 +140,8 @@ const keyOf = (rule: EpisodeRule, netns: number): string => `${rule} ${netns}`
 
 export class TableFull implements FullTable {
   readonly #options: TableFullOptions
-  readonly #rules: Readonly<Record<EpisodeRule, RuleSettings>>
-  readonly #clearBelow: number
+  #rules: Readonly<Record<EpisodeRule, RuleSettings>>
+  #clearBelow: number
   readonly #patience: number
   /** microseconds; what moved the clock last (TIME_*) */
   #now = 0
@@ -161,14 +161,7 @@ export class TableFull implements FullTable {
   readonly #full = new Map<number, Full>()
 
   constructor(options: TableFullOptions) {
-    const { quietSec = 60, repeatSec = 30, severity = 'critical' } = options
-    this.#rules = { table_full: { quietSec, repeatSec, severity }, expect_table_full: { quietSec, repeatSec, severity: 'warning', ...options.expectations } }
-    for (const rule of Object.values(this.#rules)) {
-      if (!(rule.quietSec >= QUIET_SEC_MIN)) {
-        const why = "the kernel's rate limiter speaks in windows of 5 s and reports a window only in the next"
-        throw new RangeError(`quiet is ${rule.quietSec} s, at least ${QUIET_SEC_MIN} s are needed: ${why}`)
-      }
-    }
+    this.#rules = rulesOf(options)
     this.#options = options
     this.#clearBelow = options.clearBelow ?? 0.9
     this.#patience = (options.patienceSec ?? 1) * 1e6
@@ -195,6 +188,12 @@ export class TableFull implements FullTable {
   /** Lines wait for the next sample: one taken at once tells sooner whose they are. */
   get waitsForSample(): boolean {
     return this.#waiting.length !== 0
+  }
+
+  /** From now on these hold, for open episodes too; their severity stays. Throws RangeError as the constructor does. */
+  setRules(options: Partial<RuleSettings> & Pick<TableFullOptions, 'clearBelow' | 'expectations'>): void {
+    this.#rules = rulesOf(options)
+    this.#clearBelow = options.clearBelow ?? 0.9
   }
 
   get openEpisodes(): readonly OpenEpisode[] {
@@ -700,4 +699,16 @@ function rose(watch: Watch, from: number, to: number, further: number): { readon
 function theFull(all: readonly { readonly watch: Watch; readonly rose: boolean; readonly full: boolean }[]): Watch[] {
   const full = all.filter((one) => one.full)
   return (full.length !== 0 ? full : all.filter((one) => one.rose)).map(({ watch }) => watch)
+}
+
+function rulesOf(options: Partial<RuleSettings> & Pick<TableFullOptions, 'expectations'>): Readonly<Record<EpisodeRule, RuleSettings>> {
+  const { quietSec = 60, repeatSec = 30, severity = 'critical' } = options
+  const rules = { table_full: { quietSec, repeatSec, severity }, expect_table_full: { quietSec, repeatSec, severity: 'warning' as const, ...options.expectations } }
+  for (const rule of Object.values(rules)) {
+    if (!(rule.quietSec >= QUIET_SEC_MIN)) {
+      const why = "the kernel's rate limiter speaks in windows of 5 s and reports a window only in the next"
+      throw new RangeError(`quiet is ${rule.quietSec} s, at least ${QUIET_SEC_MIN} s are needed: ${why}`)
+    }
+  }
+  return rules
 }

@@ -7,6 +7,7 @@
 import { access, constants } from 'node:fs'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
+import { bootOfPath } from './boot.js'
 import { CompressedInput, decompressorOf, isCompressed } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
 import { Buffers, type Content, FollowedFile, type FileTail, gapOf, LastWord, type Shared } from './files/follow.js'
@@ -107,7 +108,7 @@ const defaults = {
   idleMs: 1000,
   rescanMs: 1000,
   hints: true,
-  boot: () => null,
+  boot: bootOfPath,
 } as const
 
 /** Throws InputError from `open`: for what is no pattern, a path that may not be read, and with `once` one at which nothing is. */
@@ -355,8 +356,7 @@ class FilesFeed implements Feed, Shared {
       if (this.once) this.buffers = new Buffers(Math.max(CHUNK_BYTES_LEAST, CHUNKS_BYTES / Math.max(1, found.files.length)))
       await this.#addHistory(found)
     }
-    const outside = new Set(strays)
-    for (const one of byAge([...fresh.values(), ...strays])) await this.#meet(one, outside.has(one))
+    for (const one of byAge([...fresh.values(), ...strays.keys()])) await this.#meet(one, strays.get(one) ?? '')
     this.#isFirst = false
     for (const { gone, position } of this.#missing.splice(0)) if (!gone.isFound) this.#vanished(position)
     await this.#limitDeleted()
@@ -375,27 +375,31 @@ class FilesFeed implements Feed, Shared {
       if (!byKey.has(key) || this.#files.get(key)?.path === one.path) byKey.set(key, one)
     }
     const now = performance.now()
+    const paths = new Set(files.map(({ path }) => path))
     for (const [key, file] of this.#files) {
       const one = byKey.get(key)
-      if (one !== undefined) file.seen(one.path, one.stat)
-      else if (Number.isNaN(file.awaySince) && !failed.has(file.path) && !failed.has(folderOf(file.path))) file.away(now)
+      if (one !== undefined) {
+        file.seen(one.path, one.stat)
+        if (file.renamedFrom !== '' && Number.isNaN(file.replacedSince) && paths.has(file.renamedFrom)) file.replaced(now)
+      } else if (Number.isNaN(file.awaySince) && !failed.has(file.path) && !failed.has(folderOf(file.path))) file.away(now)
       byKey.delete(key)
     }
     return byKey
   }
 
-  /** Looks for files that have left their paths. Gives files that came and went at the same path meanwhile. */
-  async #lost({ files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Found[]> {
-    const strays: Found[] = []
+  /** Looks for files that have left their paths. Gives files that came and went at the same path meanwhile, with that path. */
+  async #lost({ files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Map<Found, string>> {
+    const strays = new Map<Found, string>()
     const now = new Map(files.map((one) => [one.path, one]))
     for (const file of [...this.#files.values()]) {
       if (Number.isNaN(file.awaySince)) continue
       if (!file.isOpen) await this.#locate(file, list)
       if (file.isSearched) continue
       file.isSearched = true
-      strays.push(...(await this.#between(file.path, file.identity, now.get(file.path), list)))
+      const { origin } = file
+      for (const one of await this.#between(origin, file.identity, now.get(origin), list)) strays.set(one, origin)
     }
-    return strays.filter((one, i) => strays.findIndex((other) => other.path === one.path) === i)
+    return strays
   }
 
   /**
@@ -435,7 +439,9 @@ class FilesFeed implements Feed, Shared {
 
   // what is new
 
-  async #meet(one: Found, isOutside: boolean): Promise<void> {
+  /** `origin`: the path at which it was, where it is gone from there. */
+  async #meet(one: Found, origin: string): Promise<void> {
+    const isOutside = origin !== ''
     const identity = identityOf(one.stat)
     const key = keyOf(identity)
     if (this.#isStopped || this.#files.has(key)) return
@@ -447,11 +453,18 @@ class FilesFeed implements Feed, Shared {
       content = await this.#beginning(one, key, isOutside)
     } catch (error) {
       this.tellOnce(one.path, `${shown(one.path)} cannot be read yet: ${(error as Error).message}; it is tried again`)
+      this.#searchAgain(one.path)
       return
     }
+    if (content === 'later') this.#searchAgain(one.path)
     if (content === 'later' || content === 'never') return
     this.#pending.delete(key)
-    this.#follow(one, content, isOutside)
+    this.#follow(one, content, origin)
+  }
+
+  /** What is at this path is not followed yet, and may be moved on before it is: then it is found as what came after those that were there. */
+  #searchAgain(path: string): void {
+    for (const file of this.#files.values()) if (!Number.isNaN(file.awaySince) && file.origin === path) file.isSearched = false
   }
 
   /** Where a file begins that is not being followed. Throws what opening or reading met. */
@@ -560,11 +573,11 @@ class FilesFeed implements Feed, Shared {
     return at
   }
 
-  #follow(one: Found, content: Content, isOutside: boolean): FollowedFile {
+  #follow(one: Found, content: Content, origin: string): FollowedFile {
     const file = new FollowedFile(this, one.path, one.stat, content)
     this.#files.set(file.key, file)
     this.#done.delete(file.key)
-    if (isOutside) file.strays(performance.now())
+    if (origin !== '') file.strays(performance.now(), origin)
     this.#queue(file)
     file.start()
     return file
@@ -585,17 +598,17 @@ class FilesFeed implements Feed, Shared {
   // a new start
 
   /** Goes on with what a checkpoint knows. Takes it from `fresh`; gives files that came and went since. */
-  async #resume(fresh: Map<string, Found>, { files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Found[]> {
+  async #resume(fresh: Map<string, Found>, { files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Map<Found, string>> {
     const { saved } = this.#options
-    if (saved === null || this.once) return []
+    if (saved === null || this.once) return new Map()
     const { positions, broken } = positionsOf(saved)
     if (broken > 0) this.diagnose(`${this.name}: ${broken} positions of the checkpoint are not understood; their files are read from the beginning`)
     const now = new Map(files.map((one) => [one.path, one]))
-    const strays: Found[] = []
+    const strays = new Map<Found, string>()
     const byInode = new Map([...fresh.values()].map((one) => [String(one.stat.ino), one]))
     const newest = newestOf(positions)
     for (const position of positions) if (!newest.includes(position) && position.compressed !== true) this.#remember(contentOf(position))
-    const resumed: { readonly one: Found; readonly position: Position; readonly isOutside: boolean }[] = []
+    const resumed: { readonly one: Found; readonly position: Position; readonly origin: string }[] = []
     for (const position of newest) {
       const path = restoredPath(position)
       if (position.compressed === true) {
@@ -607,19 +620,21 @@ class FilesFeed implements Feed, Shared {
       const inside = byInode.get(position.ino)
       const isInside = inside !== undefined && mayBeSame(position, identityOf(inside.stat))
       const one = isInside ? inside : (await list(folderOf(path))).find(({ stat }) => mayBeSame(position, identityOf(stat)))
-      if (one?.path !== path) strays.push(...(await this.#between(path, position, now.get(path), list)))
+      if (one?.path !== path) for (const stray of await this.#between(path, position, now.get(path), list)) strays.set(stray, path)
       if (one === undefined) this.#missing.push({ gone: this.#remember(contentOf(position)), position })
       else {
         fresh.delete(keyOf(identityOf(one.stat)))
-        resumed.push({ one, position, isOutside: !isInside })
+        resumed.push({ one, position, origin: isInside ? '' : path })
       }
     }
     const positionsByFile = new Map(resumed.map((each) => [each.one, each]))
     for (const one of byAge([...positionsByFile.keys()])) {
-      const { position, isOutside } = positionsByFile.get(one)!
-      this.#follow(one, contentOf(position), isOutside)
+      const { position, origin } = positionsByFile.get(one)!
+      const file = this.#follow(one, contentOf(position), origin)
+      if (one.path !== restoredPath(position)) file.renamedFrom = restoredPath(position)
     }
-    return strays.filter((one) => !this.#isKnown(one) && !fresh.has(keyOf(identityOf(one.stat))))
+    for (const one of strays.keys()) if (this.#isKnown(one) || fresh.has(keyOf(identityOf(one.stat)))) strays.delete(one)
+    return strays
   }
 
   #vanished(position: Position): void {

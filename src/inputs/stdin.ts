@@ -7,9 +7,9 @@
 import { constants, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
-import { CHUNK_BYTES_MAX, TIME_BOOT, TIME_ESTIMATED } from '../event.js'
-import { lastMonotonic } from '../formats/kernel-log/last-monotonic.js'
+import { CHUNK_BYTES_MAX, TIME_BOOT } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
+import { bootOfFile } from './boot.js'
 import { positionOf } from './descriptor.js'
 
 const FILE_CHUNK_BYTES = CHUNK_BYTES_MAX
@@ -21,9 +21,6 @@ const GATHER_MS = 2
 /** After a stop a pipe is read on for so long, and for so much, at most. */
 const STOP_MS = 1000
 const STOP_BYTES = 1 << 20
-
-/** Of a file's end so much is looked at for the kernel's clock. */
-const TAIL_BYTES = 1 << 16
 
 export interface StdinOptions {
   readonly isTerminal: boolean
@@ -92,10 +89,7 @@ class FileInput implements Input {
   boot(): BootTime | null {
     if (!this.#bootIsKnown) {
       this.#bootIsKnown = true
-      const tail = new Uint8Array(Math.min(TAIL_BYTES, this.#size))
-      const n = readSync(0, tail, 0, tail.length, this.#size - tail.length)
-      const last = lastMonotonic(tail.subarray(0, n))
-      if (last >= 0) this.#boot = { microseconds: this.#modified - last, source: TIME_ESTIMATED }
+      this.#boot = bootOfFile(0, this.#size, this.#modified)
     }
     return this.#boot
   }

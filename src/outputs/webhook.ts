@@ -9,6 +9,7 @@ import { createHash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { type BodyRecord, linesOf, recordOf, valueOf } from '../printers/bodies/record.js'
+import type { Time } from '../event.js'
 import type { Output } from '../stage.js'
 import { AddressBook } from './webhook/addresses.js'
 import { Episodes } from './webhook/episodes.js'
@@ -120,13 +121,23 @@ class WebhookOutput implements Webhook {
     this.#replaying = this.#takeReplays()
   }
 
+  get isShedding(): boolean {
+    return this.#options.queue.isShedding
+  }
+
+  shed(count: number, from: Time | null, to: Time | null): void {
+    this.#options.queue.shed(count, from, to)
+  }
+
   async write(bytes: Uint8Array): Promise<boolean> {
-    const admitted = this.#admit(asBuffer(bytes))
+    const page = asBuffer(bytes)
+    const urgent = urgentIn(page)
+    const admitted = this.#admit(page, urgent)
     if (admitted.length === 0) return true
     await this.#options.queue.append(admitted)
     // only now: what is urgent must be there when the next batch is taken
     this.#freshBytes += admitted.length
-    if (admitted.includes(ALERT) || admitted.includes(GAP)) this.#isUrgent = true
+    if (urgent.hasAlert || urgent.hasGap) this.#isUrgent = true
     this.#wake()
     return true
   }
@@ -170,11 +181,10 @@ class WebhookOutput implements Webhook {
   }
 
   /** Without the records that this body never carries, and without notices of episodes that were over long before the program started. */
-  #admit(page: Buffer): Buffer {
-    const hasAlerts = page.includes(ALERT)
-    if (!hasAlerts && this.#messages.carries('flow')) return page
+  #admit(page: Buffer, { hasAlert, hasGap }: Urgent): Buffer {
+    if (!hasAlert && this.#messages.carries('flow')) return page
     const lines = linesOf(page)
-    const isWanted = hasAlerts || (this.#messages.carries('gap') && page.includes(GAP))
+    const isWanted = hasAlert || (this.#messages.carries('gap') && hasGap)
     const admitted = isWanted ? lines.filter((line) => this.#isAdmitted(recordOf(line))) : []
     if (admitted.length === lines.length) return page
     this.#counts.filtered += lines.length - admitted.length
@@ -455,9 +465,35 @@ class WebhookOutput implements Webhook {
 }
 
 const LINE_END = Buffer.from('\n')
-/** As the program prints them; found elsewhere they cost a look, or a request that goes early. */
+const LF = 10
+const QUOTE = 34
+const COLON = 58
+/** `{"time":"2026-11-22T09:58:32.390102Z","type":"`: where the program prints a record's type. */
+const TYPE_AT = 46
+/** Found elsewhere they cost a look, or a request that goes early. */
 const ALERT = '"type":"alert"'
 const GAP = '"type":"gap"'
+
+interface Urgent {
+  readonly hasAlert: boolean
+  readonly hasGap: boolean
+}
+
+/** Which of the records that do not wait a page has. By the place of the type, for a search of every byte costs as much as the tracking of the flow. */
+function urgentIn(page: Buffer): Urgent {
+  let hasAlert = false
+  let hasGap = false
+  for (let from = 0; from < page.length; ) {
+    const end = page.indexOf(LF, from)
+    const at = from + TYPE_AT
+    if (page[at - 1] !== QUOTE || page[at - 2] !== COLON) return { hasAlert: page.includes(ALERT), hasGap: page.includes(GAP) }
+    // 'a' 'l', 'g'
+    if (page[at] === 97 && page[at + 1] === 108) hasAlert = true
+    else if (page[at] === 103) hasGap = true
+    from = end < 0 ? page.length : end + 1
+  }
+  return { hasAlert, hasGap }
+}
 
 function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)

@@ -3,12 +3,17 @@
  * written, in a ring of pages; of the others' records copies are taken, which costs only where someone asks for a selection of his own.
  */
 import { out, Pages, pen, type PrintedPage } from '../printers/pages.js'
+import type { Time } from '../event.js'
 import type { Route } from '../route.js'
+import { isShedFirst, timeOf, typeOf } from '../spool/lines.js'
 import type { Output } from '../stage.js'
 
 /** A copied page is handed on at this size; while so much is on its way nothing more is read. */
 const COPY_BYTES = 1 << 16
 const COPIES_BYTES_MAX = 1 << 20
+
+/** `{"time":"2026-11-22T09:58:32.390102Z",`: all of a shed record that is kept. */
+const TIME_BYTES = 39
 
 /** Outputs that get the same records. */
 export interface ChannelParts {
@@ -20,20 +25,35 @@ export interface ChannelParts {
 }
 
 export class Channels {
-  readonly #channels: readonly Channel[]
+  #channels: readonly Channel[]
+  /** records written to outputs that are no longer there */
+  readonly #retired: Record<string, number> = {}
+  readonly #onGone: () => void
   readonly #pages = new Pages()
   /** records that were there to be written, wanted or not */
   offered = 0
   /** something is printed that no page was free to take */
   #overdue = false
   readonly #waiting: (() => void)[] = []
+  readonly #copied = (): void => this.#madeRoom()
   /** the only route, where all outputs want the same */
-  readonly onlyRoute: Route | null
+  onlyRoute: Route | null
 
   /** `onGone`: an output's reader has gone away, or it failed for good. */
   constructor(parts: readonly ChannelParts[], onGone: () => void) {
-    this.#channels = parts.map((each) => new Channel(each, onGone))
+    this.#onGone = onGone
+    this.#channels = parts.map((each) => new Channel(each, onGone, new Map()))
     this.onlyRoute = parts.length === 1 ? parts[0]!.route : null
+  }
+
+  /** Other channels from now on, between two batches and when all that is printed is written. Outputs that stay keep their place. */
+  replace(parts: readonly ChannelParts[]): void {
+    const old = this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output, { queue, channel }] as const))
+    const kept = new Map(old.map(([output, { queue }]) => [output, queue]))
+    this.#channels = parts.map((each) => new Channel(each, this.#onGone, kept))
+    this.onlyRoute = parts.length === 1 ? parts[0]!.route : null
+    const outputs = new Set(parts.flatMap((each) => each.outputs))
+    for (const [output, { queue }] of old) if (!outputs.has(output)) this.#retired[output.name] = (this.#retired[output.name] ?? 0) + queue.total
   }
 
   /** Prints a record for the channels that want it. */
@@ -47,17 +67,25 @@ export class Channels {
       first.printed++
       return
     }
-    const fitting = channels.filter((channel) => wants(channel.route))
-    const isMatched = fitting.some((channel) => channel.hasConditions)
-    const wanting = isMatched ? fitting.filter((channel) => !channel.isUnmatched) : fitting
-    if (wanting.length === 0) return
+    let isWanted = false
+    let isMatched = false
+    for (const channel of channels) {
+      channel.isWanting = wants(channel.route)
+      if (!channel.isWanting) continue
+      isWanted = true
+      if (channel.hasConditions) isMatched = true
+    }
+    if (!isWanted) return
     const from = pen.at
     print()
-    for (const channel of wanting) {
+    let isForFirst = false
+    for (const channel of channels) {
+      if (!channel.isWanting || (isMatched && channel.isUnmatched)) continue
       channel.printed++
-      if (channel !== first) channel.copy(from, pen.at, () => this.#madeRoom())
+      if (channel === first) isForFirst = true
+      else channel.copy(from, pen.at, this.#copied)
     }
-    if (wanting[0] !== first) pen.at = from
+    if (!isForFirst) pen.at = from
   }
 
   /** Records that were printed for the only channel without asking here. */
@@ -81,7 +109,8 @@ export class Channels {
 
   /** Records written so far, by output. */
   get written(): Readonly<Record<string, number>> {
-    return Object.fromEntries(this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output.name, queue.written])))
+    const now = this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output.name, queue.total + (this.#retired[queue.output.name] ?? 0)] as const))
+    return { ...this.#retired, ...Object.fromEntries(now) }
   }
 
   /** Of each output: records that it wants, and those that it has taken; bytes; signs of life of a write. */
@@ -97,7 +126,7 @@ export class Channels {
 
   /** Hands on what is printed, now or as soon as there is a page to go on with. */
   flush(): void {
-    for (const channel of this.#channels) channel.flush(() => this.#madeRoom())
+    for (const channel of this.#channels) channel.flush(this.#copied)
     this.#overdue = !this.#pages.isEmpty && !this.#pages.canTurn
     if (!this.#pages.isEmpty && !this.#overdue) this.#turn()
   }
@@ -125,6 +154,7 @@ export class Channels {
 
   #turn(): void {
     const first = this.#channels[0]!
+    for (const channel of this.#channels) channel.tellShed()
     const printed = this.#pages.turn(first.queues.length)
     for (const queue of first.queues) queue.add(out.subarray(printed.from, printed.to), first.printed, () => this.#released(printed))
   }
@@ -147,15 +177,23 @@ class Channel {
   readonly hasConditions: boolean
   readonly queues: readonly OutputQueue[]
   printed = 0
+  /** of the record at hand */
+  isWanting = false
   #copied = new Uint8Array(0)
   #filled = 0
   #onTheWay = 0
+  /** all outputs would throw away what is shed first */
+  #isShedding = false
+  /** so many were not copied for that; the beginnings of the first and the last of them */
+  #shed = 0
+  readonly #firstShed = Buffer.alloc(TIME_BYTES)
+  readonly #lastShed = Buffer.alloc(TIME_BYTES)
 
-  constructor({ route, outputs, isUnmatched = false, hasConditions = false }: ChannelParts, onGone: () => void) {
+  constructor({ route, outputs, isUnmatched = false, hasConditions = false }: ChannelParts, onGone: () => void, kept: ReadonlyMap<Output, OutputQueue>) {
     this.route = route
     this.isUnmatched = isUnmatched
     this.hasConditions = hasConditions
-    this.queues = outputs.map((output) => new OutputQueue(output, onGone))
+    this.queues = outputs.map((output) => kept.get(output)?.moved() ?? new OutputQueue(output, onGone))
   }
 
   get isStuck(): boolean {
@@ -163,6 +201,11 @@ class Channel {
   }
 
   copy(from: number, to: number, released: () => void): void {
+    if (this.#isShedding && isShedFirst(typeOf(printed, from, to))) {
+      const into = this.#shed++ === 0 ? this.#firstShed : this.#lastShed
+      for (let i = 0; i < TIME_BYTES; i++) into[i] = out[from + i]!
+      return
+    }
     if (this.#filled + to - from > this.#copied.length) {
       this.flush(released)
       this.#copied = new Uint8Array(Math.max(COPY_BYTES, to - from))
@@ -172,6 +215,7 @@ class Channel {
   }
 
   flush(released: () => void): void {
+    this.tellShed()
     if (this.#filled === 0) return
     const page = this.#copied.subarray(0, this.#filled)
     this.#copied = new Uint8Array(0)
@@ -186,14 +230,29 @@ class Channel {
       })
     }
   }
+
+  /** Once for each page, for to ask costs as much as to copy a record. */
+  tellShed(): void {
+    this.#isShedding = this.queues.every(({ output }) => output.isShedding === true)
+    if (this.#shed === 0) return
+    const from = timeOf(this.#firstShed, 0)
+    const to = this.#shed === 1 ? from : timeOf(this.#lastShed, 0)
+    for (const queue of this.queues) queue.shed(this.#shed, from, to, this.printed)
+    this.#shed = 0
+  }
 }
+
+/** `out`, for what reads texts of it. */
+const printed = Buffer.from(out.buffer)
 
 /** Pages on their way to one output, in order, one at a time. */
 class OutputQueue {
   readonly output: Output
   isGone = false
   failure = ''
+  /** of this channel's printed records, those that are written; and of the channels before it */
   written = 0
+  #before = 0
   bytes = 0
   readonly #onGone: () => void
   #last: Promise<void> = Promise.resolve()
@@ -218,6 +277,25 @@ class OutputQueue {
       } finally {
         release()
       }
+    })
+  }
+
+  get total(): number {
+    return this.#before + this.written
+  }
+
+  /** To another channel, which counts from 0. */
+  moved(): this {
+    this.#before += this.written
+    this.written = 0
+    return this
+  }
+
+  shed(count: number, from: Time | null, to: Time | null, recordsSoFar: number): void {
+    this.#last = this.#last.then(() => {
+      if (this.isGone) return
+      this.output.shed?.(count, from, to)
+      this.written = recordsSoFar
     })
   }
 

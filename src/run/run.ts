@@ -49,7 +49,7 @@ export class Run {
   readonly #parts: RunParts
   readonly #sources: Source[] = []
   readonly #ended: Source[] = []
-  readonly #injected: (() => void)[] = []
+  readonly #injected: (() => void | Promise<void>)[] = []
   readonly #turns: Turn[] = []
   #wake: (() => void) | null = null
   /** what inputs have handed over, and what of it is worked through; how late the tick was at most lately, in milliseconds */
@@ -57,6 +57,9 @@ export class Run {
   settled = 0
   latenessMs = 0
   #tickedAt = 0
+  readonly #feeds: Set<Feed>
+  readonly #feedOf = new WeakMap<Source, Feed>()
+  #onRemoved: (() => void)[] = []
   #openFeeds = 0
   #failure = ''
   #missing = ''
@@ -65,6 +68,7 @@ export class Run {
 
   constructor(parts: RunParts) {
     this.#parts = parts
+    this.#feeds = new Set(parts.feeds.map(({ feed }) => feed))
   }
 
   /** Until all inputs are at their end, or a reader has gone away, and all of it is written. */
@@ -72,7 +76,7 @@ export class Run {
     const { channels, records, feeds } = this.#parts
     if (this.#parts.once) await this.#merged()
     else await this.#live()
-    this.#takeInjected()
+    await this.#takeInjected()
     if (!channels.isGone) records.finish()
     await channels.drained()
     for (const source of this.#sources) source.input.close()
@@ -83,27 +87,27 @@ export class Run {
   /** No more input than what is there, within a moment. */
   stop(): void {
     this.#isStopped = true
-    for (const { feed } of this.#parts.feeds) feed.stop()
+    for (const feed of this.#feeds) feed.stop()
     for (const source of this.#sources) source.input.stop()
   }
 
   /** Something that is not of an input comes in between two batches. */
-  inject(what: () => void): void {
+  inject(what: () => void | Promise<void>): void {
     this.#injected.push(what)
-    this.#push(() => {
-      this.#takeInjected()
+    this.#push(async () => {
+      await this.#takeInjected()
       return true
     })
   }
 
-  #takeInjected(): void {
-    for (const what of this.#injected.splice(0)) what()
+  async #takeInjected(): Promise<void> {
+    for (const what of this.#injected.splice(0)) await what()
   }
 
   /** No more input at all. */
   abort(): void {
     this.#isStopped = true
-    for (const { feed } of this.#parts.feeds) feed.abort()
+    for (const feed of this.#feeds) feed.abort()
     for (const source of this.#sources) source.input.abort()
     this.#push(() => false)
   }
@@ -131,7 +135,7 @@ export class Run {
   }
 
   async #live(): Promise<void> {
-    this.#open((source) => this.#ask(source))
+    void this.#openAll((source) => this.#ask(source))
     const ticker = setInterval(() => this.#push(() => this.#tick()), TICK_MS)
     await this.#turnByTurn()
     clearInterval(ticker)
@@ -153,36 +157,68 @@ export class Run {
     wake?.()
   }
 
-  /** Opens every feed; those that fail are told of, and end the run when they were asked for by name. */
-  #open(onSource: (source: Source) => void): Promise<unknown> {
-    const { feeds, records, sourceOf, report, channels } = this.#parts
-    this.#openFeeds = feeds.length
-    return Promise.all(
-      feeds.map(async ({ feed, isNamed }) => {
-        try {
-          await feed.open((input) => {
-            input.onIdle = () => channels.flush()
-            this.opened.set(feed, '')
-            const source = sourceOf(input, this.#parts.once)
-            this.#sources.push(source)
-            records.add(source)
-            // it may have been asked to stop before it was there
-            if (this.#isStopped) input.stop()
-            onSource(source)
-          })
-        } catch (error) {
-          if (!(error instanceof InputError)) this.#fail(`input ${feed.name} failed: ${messageOf(error)}`)
-          else if (isNamed) this.#missing ||= error.message
-          else report(error.message)
-          this.#missed++
-          this.opened.set(feed, messageOf(error))
-          if (isNamed) this.abort()
-        }
-        if (!this.opened.has(feed)) this.opened.set(feed, '')
-        this.#openFeeds--
-        this.#push(() => false)
-      }),
-    )
+  #openAll(onSource: (source: Source) => void): Promise<unknown> {
+    return Promise.all(this.#parts.feeds.map((parts) => this.#open(parts, onSource)))
+  }
+
+  /** Opens a feed. One that fails is told of, and ends the run when it was asked for by name. */
+  async #open({ feed, isNamed }: FeedParts, onSource: (source: Source) => void): Promise<void> {
+    const { records, sourceOf, report, channels } = this.#parts
+    this.#openFeeds++
+    try {
+      await feed.open((input) => {
+        input.onIdle = () => channels.flush()
+        this.opened.set(feed, '')
+        const source = sourceOf(input, this.#parts.once)
+        this.#sources.push(source)
+        this.#feedOf.set(source, feed)
+        records.add(source)
+        // it may have been asked to stop before it was there
+        if (this.#isStopped) input.stop()
+        onSource(source)
+      })
+    } catch (error) {
+      if (!(error instanceof InputError)) this.#fail(`input ${feed.name} failed: ${messageOf(error)}`)
+      else if (isNamed) this.#missing ||= error.message
+      else report(error.message)
+      this.#missed++
+      this.opened.set(feed, messageOf(error))
+      if (isNamed) this.abort()
+    }
+    if (!this.opened.has(feed)) this.opened.set(feed, '')
+    this.#openFeeds--
+    this.#push(() => false)
+  }
+
+  /** The loop goes on without any input until what this gives is called. */
+  hold(): () => void {
+    this.#openFeeds++
+    return () => {
+      this.#openFeeds--
+      this.#push(() => false)
+    }
+  }
+
+  /** Takes a further feed while the loop goes on; one that cannot be opened is told of, and the rest goes on. */
+  add(feed: Feed): void {
+    this.#feeds.add(feed)
+    void this.#open({ feed, isNamed: false }, (source) => this.#ask(source))
+  }
+
+  /** Ends a feed's inputs while the loop goes on. Resolves with the positions that they had reached, when all they had read is worked through. */
+  async take(feed: Feed): Promise<readonly unknown[]> {
+    this.#feeds.delete(feed)
+    const mine = this.#sources.filter((source) => this.#feedOf.get(source) === feed)
+    feed.stop()
+    for (const source of mine) source.input.stop()
+    await new Promise<void>((resolve) => {
+      const look = (): void => (this.#sources.some((source) => this.#feedOf.get(source) === feed) ? void this.#onRemoved.push(look) : resolve())
+      look()
+    })
+    const ended = this.#ended.filter((source) => this.#feedOf.get(source) === feed)
+    for (const source of ended) this.#ended.splice(this.#ended.indexOf(source), 1)
+    this.opened.delete(feed)
+    return ended.map((source) => source.input.position(source.offset)).filter((position) => position !== null)
   }
 
   /** Has the input read; what it brings is the loop's next turn. */
@@ -246,6 +282,9 @@ export class Run {
     this.#parts.records.remove(source)
     if (source.input.position(source.offset) !== null) this.#ended.push(source)
     source.input.close()
+    const looks = this.#onRemoved
+    this.#onRemoved = []
+    for (const look of looks) look()
   }
 
   #tick(): boolean {
@@ -261,7 +300,7 @@ export class Run {
   async #merged(): Promise<void> {
     const { channels } = this.#parts
     const waiting: { source: Source; time: Time }[] = []
-    await this.#open(() => {})
+    await this.#openAll(() => {})
     if (this.#missing !== '') return
     const all = [...this.#sources]
     // a single one needs no comparing

@@ -4,6 +4,7 @@
  * that was synced is missing after a crash, whatever the disk does; what the disk damaged is counted and set aside.
  */
 import { join } from 'node:path'
+import type { Time } from '../event.js'
 import type { Entry, Loss, Queue } from '../stage.js'
 import { CURSOR_BYTES, type Cursor, FILE_MODE, loadCursor, saveCursor, syncFolder } from './cursor.js'
 import { type Disk, realDisk } from './disk.js'
@@ -109,6 +110,8 @@ export class Spool implements Queue {
   /** nothing more is written to these */
   readonly #sealed = new WeakSet<Segment>()
   readonly #waitingForRoom: (() => void)[] = []
+  /** when it last found no room for what is shed first, milliseconds; room that was made since undoes it */
+  #shedAt = -Infinity
   #isClosed = false
 
   private constructor(options: SpoolOptions) {
@@ -173,6 +176,15 @@ export class Spool implements Queue {
     void this.#alone(() => this.#removeDone())
   }
 
+  /** Asked again now and then: what others free on the volume is told by nobody. */
+  get isShedding(): boolean {
+    return this.#options.now() - this.#shedAt < RETRY_MS
+  }
+
+  shed(count: number, from: Time | null, to: Time | null): void {
+    this.#lose(count, this.#whyFull, { from, to })
+  }
+
   get length(): number {
     return this.#segments.reduce((sum, segment) => sum + segment.live, 0)
   }
@@ -235,6 +247,7 @@ export class Spool implements Queue {
   }
 
   #madeRoom(): void {
+    this.#shedAt = -Infinity
     for (const resolve of this.#waitingForRoom.splice(0)) resolve()
   }
 
@@ -280,7 +293,10 @@ export class Spool implements Queue {
         last = from
       }
     })
-    if (count > 0) this.#lose(count, this.#whyFull, { from: timeOf(piece, first), to: timeOf(piece, last) })
+    if (count > 0) {
+      this.#lose(count, this.#whyFull, { from: timeOf(piece, first), to: timeOf(piece, last) })
+      this.#shedAt = this.#options.now()
+    }
     return Buffer.concat(kept)
   }
 

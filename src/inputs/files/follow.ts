@@ -104,11 +104,17 @@ export class FollowedFile implements Holder {
   modified: number
   /** since when no path that is followed leads here; NaN while one does */
   awaySince = NaN
+  /** the path that it was renamed from; '' while it was not */
+  renamedFrom = ''
+  /** since when another file is at that path, so that an unfinished last line is its last; NaN while none is */
+  replacedSince = NaN
   /** may not be read before all that is in this one was: what was rotated away comes first */
   waitsFor: object | null = null
   isDone = false
-  /** what else came and went at its path was looked for */
+  /** what came and went after it, at the path at which it was, was looked for */
   isSearched = false
+  /** that path; '' while one that is followed leads here */
+  origin = ''
   /** when it is looked at next, while it is looked at often */
   #due = 0
   #pause: number
@@ -178,7 +184,9 @@ export class FollowedFile implements Holder {
 
   /** A path leads here, and the file is so large and so old. */
   seen(path: string, stat: BigIntStats): void {
+    if (path !== this.path) this.renamedFrom = this.path
     this.path = path
+    this.origin = ''
     this.awaySince = NaN
     const modified = Number(stat.mtimeNs / 1000n)
     const size = Number(stat.size)
@@ -193,14 +201,21 @@ export class FollowedFile implements Holder {
   /** No path leads here any more. */
   away(now: number): void {
     this.awaySince = now
+    this.origin = this.path
     this.isSearched = false
     this.look()
   }
 
-  /** Was never at a path that is followed by the time it was found. */
-  strays(now: number): void {
+  /** Another file is where it was. */
+  replaced(now: number): void {
+    this.replacedSince = now
+    this.look()
+  }
+
+  /** It came to `origin` and was gone from there before it was found. */
+  strays(now: number, origin: string): void {
     this.awaySince = now
-    this.isSearched = true
+    this.origin = origin
   }
 
   /** Looks now, and often for a while. */
@@ -380,22 +395,30 @@ export class FollowedFile implements Holder {
   }
 
   #atEnd(): void {
-    const { once, idleMs, rotateWaitMs, partialLineMs } = this.#shared
+    const { once, idleMs, rotateWaitMs } = this.#shared
     const now = performance.now()
     this.#isAtEnd = true
     this.content.size = this.content.offset
     this.#input.rest()
     this.#shared.onEnd(this)
-    if (once || now - this.awaySince >= rotateWaitMs) return this.finish(null)
-    if (partialLineMs !== null && this.#hasPartialLine && now - this.#lastGrowth >= partialLineMs) this.#splitAt(this.content.offset)
+    if (once || (now - this.awaySince >= rotateWaitMs && this.isSearched)) return this.finish(null)
+    if (this.#hasPartialLine && now >= this.#partialLineUntil) this.#splitAt(this.content.offset)
     this.#due = now + this.#pause
     const isOld = nowMicroseconds() - this.modified > OLD_MICROSECONDS
     this.#pause = isOld ? idleMs : Math.min(this.#pause * 1.5, idleMs)
     if (this.#isHot) this.#shared.heat(this)
   }
 
+  /** Its last line is unfinished, and will not be waited for for ever. */
   get #hasPartialLine(): boolean {
-    return this.#shared.partialLineMs !== null && this.content.offset > this.#input.offset && this.#tail.at(-1) !== LF
+    return this.#partialLineUntil < Infinity && this.content.offset > this.#input.offset && this.#tail.at(-1) !== LF
+  }
+
+  /** How long the rest of a line is waited for: with a file that has its place taken, as with one that is gone. */
+  get #partialLineUntil(): number {
+    const { partialLineMs, rotateWaitMs } = this.#shared
+    const wanted = partialLineMs === null ? Infinity : this.#lastGrowth + partialLineMs
+    return Number.isNaN(this.replacedSince) ? wanted : Math.min(wanted, Math.max(this.#lastGrowth, this.replacedSince) + rotateWaitMs)
   }
 
   /**
