@@ -49,15 +49,19 @@ export class CheckpointStore {
 
   /** What the last run left; null where there is nothing that can be used. Throws StateError for the work of a newer version. */
   load(): Checkpoint | null {
+    let isThere = false
     for (const name of [CURRENT, PREVIOUS]) {
       const path = join(this.#folder, name)
       let text: string
       try {
         text = readFileSync(path, 'utf8')
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') this.#report(`checkpoint ${path} cannot be read: ${(error as Error).message}`)
+        const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT'
+        if (!isMissing) this.#report(`checkpoint ${path} cannot be read: ${(error as Error).message}`)
+        isThere ||= !isMissing
         continue
       }
+      isThere = true
       const found = decode(text)
       if (typeof found === 'number') {
         throw new StateError(`checkpoint ${path} has format ${found}, this version knows ${VERSION}: run the version that wrote it, or name another state directory`)
@@ -68,6 +72,7 @@ export class CheckpointStore {
       }
       this.#report(`checkpoint ${path} is damaged${name === CURRENT ? '; the one before it is used, or what the inputs do without' : ''}`)
     }
+    if (!isThere) this.#report(`state directory ${this.#folder} has no checkpoint, as before a first start: each input begins as configured`)
     return null
   }
 

@@ -231,6 +231,7 @@ async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, opt
   const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), startedAt: Date.now(), report, graceMs: WEBHOOK_GRACE_MS })
   const { close } = webhook
   return Object.assign(webhook, {
+    tellLosses: () => queue.reportLosses(),
     close: async () => {
       await close.call(webhook)
       await queue.close()

@@ -113,7 +113,7 @@ const flow: Properties = {
       to: openWord('state now', stateWords),
       after: number('seconds since the change of state before'),
     },
-    ['to', 'from'],
+    ['from', 'to'],
   ),
   nat: object(
     'the translation: what the other side sees',

@@ -20,6 +20,8 @@ export interface RouteOptions {
 /** One --where: all of its keys must fit. Several: one of them. A record that has not got a key does not fit. */
 export interface Condition {
   readonly types: ReadonlySet<string> | null
+  /** it asks for nothing but types */
+  readonly isOfTypes: boolean
   readonly flow: (event: FlowEvent) => boolean
   /** `input` is the name of the input that it is from, '' for none */
   readonly other: (record: OtherRecord, input: string) => boolean
@@ -31,13 +33,16 @@ export type OtherRecord = Time & { readonly [key: string]: unknown }
 export class Route {
   readonly #types: ReadonlySet<string>
   readonly #options: RouteOptions
-  /** every flow record is wanted: nothing to look at */
-  readonly allFlows: boolean
+  /** of the flow records: all, none, or some, for which each must be looked at */
+  readonly flows: 'all' | 'none' | 'some'
 
   constructor(options: RouteOptions) {
     this.#options = options
     this.#types = new Set(options.emit)
-    this.allFlows = this.#types.has('flow') && !options.transitionsOnly && options.since === -Infinity && options.until === Infinity && options.where.length === 0 && (options.when ?? []).length === 0
+    const { transitionsOnly, since, until, where, when = [] } = options
+    const isFree = !transitionsOnly && since === -Infinity && until === Infinity
+    if (!this.#types.has('flow') || takesFlows(where) === 'none' || takesFlows(when) === 'none') this.flows = 'none'
+    else this.flows = isFree && takesFlows(where) === 'all' && takesFlows(when) === 'all' ? 'all' : 'some'
   }
 
   wantsFlow(event: FlowEvent): boolean {
@@ -56,6 +61,13 @@ export class Route {
     const at = time.sec * 1e6 + time.usec
     return at >= this.#options.since && at < this.#options.until
   }
+}
+
+/** One of several conditions is enough. */
+function takesFlows(conditions: readonly Condition[]): Route['flows'] {
+  const withFlows = conditions.filter(({ types }) => types === null || types.has('flow'))
+  if (conditions.length === 0 || withFlows.some(({ isOfTypes }) => isOfTypes)) return 'all'
+  return withFlows.length === 0 ? 'none' : 'some'
 }
 
 function fitsFlow(conditions: readonly Condition[], event: FlowEvent): boolean {
@@ -163,7 +175,7 @@ export function makeCondition(parts: readonly (readonly [key: string, values: re
     flow.push((event) => alternatives.some((test) => test(event)))
     other.push(() => false)
   }
-  return { types, flow: (event) => flow.every((test) => test(event)), other: (record, input) => other.every((test) => test(record, input)) }
+  return { types, isOfTypes: flow.length === 0, flow: (event) => flow.every((test) => test(event)), other: (record, input) => other.every((test) => test(record, input)) }
 }
 
 function named(key: string, names: readonly string[], value: string, of: (event: FlowEvent) => number): (event: FlowEvent) => boolean {

@@ -180,6 +180,8 @@ export interface Output {
   write(bytes: Uint8Array): Promise<boolean>
   /** Resolves when everything written is safe from a crash of the machine. */
   sync?(): Promise<void>
+  /** The run ends: what it could not keep and has not told yet it tells now, while records can still be written. */
+  tellLosses?(): void
   /** Another program has moved its file away. */
   reopen?(): void
   /** What the spool sheds first would be shed now: flow records and the like are counted with `shed`, and not written at all. */

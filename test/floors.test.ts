@@ -38,7 +38,7 @@ const sources: Sources = new Map(
 
 /** Files and packages that a source imports; `type` imports count too. */
 function importsOf(file: string, text: string): string[] {
-  return [...text.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*'([^']+)'/g)].map(([, target]) =>
+  return [...text.matchAll(/(?<!')\b(?:from|import)\s*\(?\s*'([^']+)'/g)].map(([, target]) =>
     target!.startsWith('.') ? posix.normalize(posix.join(posix.dirname(file), target!)).replace(/\.js$/, '.ts') : target!,
   )
 }

@@ -43,10 +43,11 @@ function isThere(command: string): boolean {
 
 const limited = (files: number): string[] => ['bash', '-c', `ulimit -n ${files}; exec "$@"`, 'bash']
 
-/** The n-th calls of one kind fail, counted by thread: of which there is one then. */
-function injected(trace: string, ...injections: string[]): RunOptions {
-  const calls = injections.map((one) => one.split(':')[0]).join(',')
-  return { under: ['strace', '-D', '-f', '-qq', '-y', '-o', trace, '-e', `trace=${calls}`, ...injections.flatMap((one) => ['-e', `inject=${one}`])], env: { UV_THREADPOOL_SIZE: '1' } }
+/** Without inotify, and some reads of a file fail as those of a file server do that has another file by then. Calls are counted by thread: of which one reads. */
+function stale(path: string, trace: string, when: string): RunOptions {
+  const noInotify = ['unshare', '--user', '--map-root-user', 'sh', '-c', 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"', 'sh']
+  const under = ['strace', '-D', '-f', '-qq', '-o', trace, '-P', path, '-e', 'trace=pread64,openat', '-e', `inject=pread64:error=ESTALE:when=${when}`, ...noInotify]
+  return { under, env: { UV_THREADPOOL_SIZE: '1' } }
 }
 
 describe('many files', () => {
@@ -95,10 +96,10 @@ describe('many files', () => {
 
   test.concurrent('T27 with one short line each, at once', async () => {
     const { dir, out, begin } = place()
-    writeFileSync(`${dir}/a.log`, '[NEW] 47 src=::1 dst=::2 src=::2 dst=::1 mark=1\n')
+    writeFileSync(`${dir}/a.log`, '[NEW] udp 17 3 src=::1 dst=::2 sport=1 dport=2 [UNREPLIED] src=::2 dst=::1 sport=2 dport=1 mark=1\n')
     const life = begin()
     await comes('the first', () => out.marks.length === 1, life)
-    writeFileSync(`${dir}/b.log`, '[NEW] 47 src=::1 dst=::2 src=::2 dst=::1 mark=2\n')
+    writeFileSync(`${dir}/b.log`, '[NEW] udp 17 3 src=::1 dst=::2 sport=1 dport=2 [UNREPLIED] src=::2 dst=::1 sport=2 dport=1 mark=2\n')
     const from = performance.now()
     await comes('the second', () => out.marks.length === 2, life)
     expect(performance.now() - from).toBeLessThan(2000)
@@ -139,18 +140,18 @@ describe.concurrent('links and removal', () => {
     const life = begin()
     await comes('the first', () => out.marks.length === 1, life)
     life.signal('SIGSTOP')
-    const text = lines(2, 50_001, 30)
+    const text = lines(2, 60_001, 30)
     expect(text.length).toBeGreaterThan(10_000_000)
     appendFileSync(log, text)
     unlinkSync(log)
     life.signal('SIGCONT')
-    await comes('all', () => out.marks.length >= 50_001, life)
+    await comes('all', () => out.marks.length >= 60_001, life)
     const from = performance.now()
     await comes('the descriptor to be closed', () => !life.open.some((path) => path.includes(log)), life)
     // half a second of waiting for a late line, a look each second, and a busy machine
     expect(performance.now() - from).toBeLessThan(3000)
     await life.stop()
-    expectMarks(out.marks, range(1, 50_001))
+    expectMarks(out.marks, range(1, 60_001))
     expect(gaps()).toEqual([])
   })
 
@@ -267,11 +268,11 @@ describe.concurrent('checkpoints', () => {
 })
 
 describe.concurrent('what the system refuses', () => {
-  test.skipIf(!isThere('strace'))('T28 a network file system without inotify, and stale handles on reading: looked for, and opened anew, not in a hot loop', async () => {
+  test.skipIf(!isRoot)('T28 a network file system without inotify, and stale handles on reading: looked for, and opened anew, not in a hot loop', async () => {
     const { dir, log, out, begin, gaps } = place()
     add(log, 1)
     const trace = scratch('stale')
-    const life = begin(injected(trace, 'inotify_init1:error=ENOSYS', 'pread64:error=ESTALE:when=6..8'))
+    const life = begin(stale(log, trace, '6..8'))
     await comes('the first', () => out.marks.length === 1, life)
     for (let mark = 2; mark <= 6; mark++) {
       add(log, mark)
@@ -289,11 +290,11 @@ describe.concurrent('what the system refuses', () => {
     expect(life.messages.filter((message) => message.includes('ESTALE')).length).toBe(1)
   })
 
-  test.skipIf(!isThere('strace'))('T28 a handle that stays stale is asked for seldom', async () => {
+  test.skipIf(!isRoot)('T28 a handle that stays stale is asked for seldom', async () => {
     const { log, out, begin } = place()
     add(log, 1)
     const trace = scratch('stays-stale')
-    const life = begin(injected(trace, 'inotify_init1:error=ENOSYS', 'pread64:error=ESTALE:when=1..6'))
+    const life = begin(stale(log, trace, '1..6'))
     await sleep(4000)
     expect(readFileSync(trace, 'utf8').split('ESTALE').length - 1).toBeLessThanOrEqual(6)
     await comes('it after all', () => out.marks.length === 1, life)
@@ -433,8 +434,8 @@ describe.concurrent('old files and clocks', () => {
     await life.stop()
     expectMarks(out.marks.toSorted((a, b) => a - b), [1, 2, 3, 4, 11])
     expect(gaps()).toEqual(['restart'])
-    const [{ from, to }] = out.gaps as [Record_]
-    expect(from <= to, `${from} ${to}`).toBe(true)
+    // when the first run ended is a time to come
+    expect(out.gaps[0]).not.toHaveProperty('from')
   })
 })
 

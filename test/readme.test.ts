@@ -50,6 +50,7 @@ const run: Readonly<Record<string, Expected>> = {
   'conntrail --boot-time 2026-11-22T09:50:20Z < dmesg.txt': { types: ['alert', 'kernel'], records: 40 },
   'conntrail run --once -i dmesg.txt -i events.txt --boot-time 2026-11-22T09:50:20Z --emit alert,gap': { types: ['alert'], records: 2 },
   'conntrail run': { watches: true, stopAfter: 2 },
+  'mkdir -p /var/log/conntrail': {},
   'conntrail run -i kmsg -i table -i conntrack -o file:/var/log/conntrail/records.ndjson --state /var/lib/conntrail': {
     watches: true,
     stopAfter: 3,
@@ -91,7 +92,7 @@ let home = ''
 
 beforeAll(() => {
   home = scratch('readme')
-  for (const folder of ['bin', 'live', 'etc/conntrail', 'etc/systemd/system', 'var/log/conntrail', 'var/lib/conntrail', 'proc/net']) mkdirSync(join(home, folder), { recursive: true })
+  for (const folder of ['bin', 'live', 'etc/conntrail', 'etc/systemd/system', 'var/log', 'var/lib', 'proc/net']) mkdirSync(join(home, folder), { recursive: true })
   const make = (path: string, text: string): void => {
     writeFileSync(join(home, path), `#!/bin/sh\n${text}\n`)
     chmodSync(join(home, path), 0o755)

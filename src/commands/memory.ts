@@ -44,7 +44,10 @@ export class Memory {
   tellRestart(records: Records): void {
     if (this.#lastWritten === null) return
     const now = this.#world.now()
-    records.ownGap({ ...now, timeSource: 0, cause: 'restart', count: -1, atLeast: 1, from: this.#lastWritten, to: now }, `${this.#world.random}:restart`)
+    const { sec, usec } = this.#lastWritten
+    // by a clock that was set back since, it is not known
+    const from = sec < now.sec || (sec === now.sec && usec <= now.usec) ? this.#lastWritten : null
+    records.ownGap({ ...now, timeSource: 0, cause: 'restart', count: -1, atLeast: 1, from, to: now }, `${this.#world.random}:restart`)
   }
 
   /** The cut is taken now, between batches; the rest goes on beside the loop. */

@@ -274,6 +274,7 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
   const { failure, missing } = await running.toEnd()
   inTurn = (tell) => tell()
   for (const message of [missing, failure]) if (message !== '') await log.error(message)
+  for (const output of outputs.values()) output.tellLosses?.()
   if (failure === '') await memory?.keepLast(running, channels)
   await service.end()
   // what a webhook could not deliver is told by the others

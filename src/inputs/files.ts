@@ -591,6 +591,7 @@ class FilesFeed implements Feed, Shared {
     this.#newest.set(group, file)
     if (before === undefined || before.isDone) return
     file.waitsFor = before
+    if (file instanceof FollowedFile) file.hold()
     this.#followers.set(before, [...(this.#followers.get(before) ?? []), file])
     if (before instanceof FollowedFile) before.look()
   }

@@ -36,28 +36,57 @@ export class Channels {
   #overdue = false
   readonly #waiting: (() => void)[] = []
   readonly #copied = (): void => this.#madeRoom()
-  /** the only route, where all outputs want the same */
-  onlyRoute: Route | null
+  /** every channel takes all flow records or none, and the first takes them: they are printed without asking, see `flow` */
+  allFlows = false
+  /** flow records that were printed so since the last other record: how many, where the first and the last of them begin */
+  #flows = 0
+  #flowsFrom = 0
+  #lastFlow = 0
 
   /** `onGone`: an output's reader has gone away, or it failed for good. */
   constructor(parts: readonly ChannelParts[], onGone: () => void) {
     this.#onGone = onGone
-    this.#channels = parts.map((each) => new Channel(each, onGone, new Map()))
-    this.onlyRoute = parts.length === 1 ? parts[0]!.route : null
+    this.#channels = []
+    this.#take(parts, new Map())
   }
 
   /** Other channels from now on, between two batches and when all that is printed is written. Outputs that stay keep their place. */
   replace(parts: readonly ChannelParts[]): void {
     const old = this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output, { queue, channel }] as const))
     const kept = new Map(old.map(([output, { queue }]) => [output, queue]))
-    this.#channels = parts.map((each) => new Channel(each, this.#onGone, kept))
-    this.onlyRoute = parts.length === 1 ? parts[0]!.route : null
+    this.#take(parts, kept)
     const outputs = new Set(parts.flatMap((each) => each.outputs))
     for (const [output, { queue }] of old) if (!outputs.has(output)) this.#retired[output.name] = (this.#retired[output.name] ?? 0) + queue.total
   }
 
+  #take(parts: readonly ChannelParts[], kept: ReadonlyMap<Output, OutputQueue>): void {
+    const order = [...parts].sort((a, b) => Number(b.route.flows === 'all') - Number(a.route.flows === 'all'))
+    this.#channels = order.map((each) => new Channel(each, this.#onGone, kept))
+    this.allFlows = order[0]?.route.flows === 'all' && order.every(({ route, isUnmatched }) => route.flows !== 'some' && isUnmatched !== true)
+  }
+
+  /** A flow record is printed next, without asking; `allFlows` says so. In the end `endFlows` hands them on. */
+  flow(): void {
+    if (this.#flows === 0) this.#flowsFrom = pen.at
+    this.#lastFlow = pen.at
+    this.#flows++
+  }
+
+  endFlows(): void {
+    const flows = this.#flows
+    if (flows === 0) return
+    this.#flows = 0
+    this.offered += flows
+    for (const [i, channel] of this.#channels.entries()) {
+      if (channel.route.flows === 'none') continue
+      channel.printed += flows
+      if (i > 0) channel.copyFlows(this.#flowsFrom, pen.at, flows, this.#lastFlow, this.#copied)
+    }
+  }
+
   /** Prints a record for the channels that want it. */
   print(wants: (route: Route) => boolean, print: () => void): void {
+    this.endFlows()
     const channels = this.#channels
     const first = channels[0]!
     this.offered++
@@ -86,12 +115,6 @@ export class Channels {
       else channel.copy(from, pen.at, this.#copied)
     }
     if (!isForFirst) pen.at = from
-  }
-
-  /** Records that were printed for the only channel without asking here. */
-  count(records: number): void {
-    this.offered += records
-    this.#channels[0]!.printed += records
   }
 
   get isFull(): boolean {
@@ -201,11 +224,23 @@ class Channel {
   }
 
   copy(from: number, to: number, released: () => void): void {
-    if (this.#isShedding && isShedFirst(typeOf(printed, from, to))) {
-      const into = this.#shed++ === 0 ? this.#firstShed : this.#lastShed
-      for (let i = 0; i < TIME_BYTES; i++) into[i] = out[from + i]!
-      return
-    }
+    if (this.#isShedding && isShedFirst(typeOf(printed, from, to))) this.#leaveOut(from, 1, from)
+    else this.#copy(from, to, released)
+  }
+
+  /** So many flow records in a row; the last begins at `last`. */
+  copyFlows(from: number, to: number, count: number, last: number, released: () => void): void {
+    if (this.#isShedding) this.#leaveOut(from, count, last)
+    else this.#copy(from, to, released)
+  }
+
+  #leaveOut(first: number, count: number, last: number): void {
+    if (this.#shed === 0) this.#firstShed.set(out.subarray(first, first + TIME_BYTES))
+    this.#lastShed.set(out.subarray(last, last + TIME_BYTES))
+    this.#shed += count
+  }
+
+  #copy(from: number, to: number, released: () => void): void {
     if (this.#filled + to - from > this.#copied.length) {
       this.flush(released)
       this.#copied = new Uint8Array(Math.max(COPY_BYTES, to - from))
@@ -236,7 +271,7 @@ class Channel {
     this.#isShedding = this.queues.every(({ output }) => output.isShedding === true)
     if (this.#shed === 0) return
     const from = timeOf(this.#firstShed, 0)
-    const to = this.#shed === 1 ? from : timeOf(this.#lastShed, 0)
+    const to = timeOf(this.#lastShed, 0)
     for (const queue of this.queues) queue.shed(this.#shed, from, to, this.printed)
     this.#shed = 0
   }

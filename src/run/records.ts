@@ -110,9 +110,9 @@ export class Records {
     this.printer.use(source.context)
   }
 
-  /** Is every flow record wanted, by the only channel there is? */
+  /** May flow records be printed without asking who wants them? */
   get allFlows(): boolean {
-    return this.channels.onlyRoute?.allFlows === true && this.#source?.isDump !== true
+    return this.channels.allFlows && this.#source?.isDump !== true
   }
 
   /** Tracks a flow and counts what became of it. */

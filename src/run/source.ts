@@ -281,7 +281,6 @@ export class Source implements Origin {
     let p = this.#lineAt
     let held = this.#heldFrom >= 0
     let flows = 0
-    let printed = 0
     let waits = false
     while (p < end) {
       const next = parseText(p, end, event, context)
@@ -296,8 +295,8 @@ export class Source implements Origin {
         records.follow(event, this)
         p = next
         if (allFlows) {
+          channels.flow()
           printer.flow(event, this.rid())
-          printed++
           if (channels.isFull) break
         } else {
           records.flow(event, this)
@@ -332,7 +331,7 @@ export class Source implements Origin {
     tally.lines += flows
     tally.flows += flows
     this.#lineNumber += flows
-    if (printed !== 0) channels.count(printed)
+    channels.endFlows()
     return waits
   }
 

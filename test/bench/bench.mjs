@@ -12,6 +12,7 @@
  *             --memory      bytes for each live flow at 10 thousand, 100 thousand, 1 million; longest pause
  *             --live-scale  lines a second with 1 thousand and with 1 million live flows
  *             --kernel-log  lines a second of kernel logs that are about other matters, beside grep -c
+ *             --followed    a gigabyte by the input that follows files, beside a pipe
  *             --stall       memory while nobody reads 20 million lines (a minute or two)
  *             without any: all but --stall
  * options     --runs N      runs of each variant, alternating (5; starts: at least 7; memory: at most 3)
@@ -32,13 +33,14 @@ import { cpus, release, tmpdir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { followed } from './followed.mjs';
 import { kernelLog } from './kernel-log.mjs';
 import { liveMemory, liveScale } from './live.mjs';
 import { stages } from './stages.mjs';
 import { slow, stall, start } from './stream.mjs';
 import { throughput } from './throughput.mjs';
 
-const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, 'kernel-log': kernelLog, stall };
+const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, 'kernel-log': kernelLog, followed, stall };
 const flag = { type: 'boolean', default: false };
 const { values } = parseArgs({
   options: {

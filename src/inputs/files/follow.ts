@@ -123,6 +123,7 @@ export class FollowedFile implements Holder {
   /** reads from the descriptor that are under way: closed now, its number would be another file's */
   #uses = 0
   #isClosed = false
+  #isGivenUp = false
   #isAtEnd = false
   /** written to since the last read, without having grown */
   #isTouched = false
@@ -218,6 +219,11 @@ export class FollowedFile implements Holder {
     this.origin = origin
   }
 
+  /** Opens it though it is not its turn yet: by then it may have no name left to be opened by. */
+  hold(): void {
+    this.#using(async () => {}).catch(() => {})
+  }
+
   /** Looks now, and often for a while. */
   look(): void {
     if (this.isDone) return
@@ -239,7 +245,7 @@ export class FollowedFile implements Holder {
   }
 
   wake(): void {
-    if (this.#isReading || this.#isClosed || this.waitsFor !== null || !this.#input.isWaiting) return
+    if (this.#isReading || this.#isClosed || this.#isGivenUp || this.waitsFor !== null || !this.#input.isWaiting) return
     this.#isReading = true
     this.#shared.gate
       .pass(() => this.#using((fd) => this.#read(fd)))
@@ -291,15 +297,16 @@ export class FollowedFile implements Holder {
     return { bytes: Math.max(0, Number(stat.size) - this.content.offset), isDeleted: stat.nlink === 0n }
   }
 
-  /** Lines that are not read yet; -1 where that cannot be known. */
+  /** Lines that the loop has not been given, and will not be; -1 where that cannot be known. */
   async linesLeft(): Promise<number> {
+    this.#isGivenUp = true
     const fd = this.#shared.descriptors.get(this)
     if (fd === null) return -1
     const buffer = this.#shared.buffers.take()
     let lines = 0
     let last = LF
     try {
-      for (let at = this.content.offset; ; ) {
+      for (let at = this.#input.given; ; ) {
         const n = await readInto(fd, buffer, buffer.length, at)
         if (n === 0) return lines + (last === LF ? 0 : 1)
         for (let lf = buffer.indexOf(LF); lf >= 0 && lf < n; lf = buffer.indexOf(LF, lf + 1)) lines++
@@ -336,6 +343,8 @@ export class FollowedFile implements Holder {
       const end = await this.#endOfText(fd, buffer, before, n)
       if (end === before || this.isDone) return
       await this.#taken(fd, buffer, before, end)
+      // what is counted as lost meanwhile must not come
+      if (this.#isGivenUp) return
       const data = buffer.subarray(before, end)
       held = data.length > SMALL_BYTES
       const isTaken = this.#input.give({ data: held ? data : data.slice(), isFull: n === most, buffer: held ? buffer : null })
@@ -354,17 +363,22 @@ export class FollowedFile implements Holder {
       content.marks.push(anchorAt(content.offset + lf + 1 - before, buffer.subarray(Math.max(0, lf + 1 - ANCHOR_BYTES), lf + 1)))
     }
     this.#tail = buffer.slice(Math.max(0, end - ANCHOR_BYTES), end)
+    const from = content.offset
     content.offset += end - before
     content.size = Math.max(content.size, content.offset)
     this.#zerosTo = 0
     this.#lastGrowth = performance.now()
     this.#pause = this.#shared.pollMs
-    if (content.head.length < HEAD_BYTES && !this.#shared.once) await this.#growHead(fd)
+    if (content.head.length < HEAD_BYTES && !this.#shared.once) await this.#growHead(fd, buffer.subarray(before, end), from)
   }
 
-  async #growHead(fd: number): Promise<void> {
-    const bytes = await readAt(fd, 0, Math.min(HEAD_BYTES, this.content.offset))
-    this.content.head = { length: bytes.length, hash: hashOf(bytes) }
+  /** `data` was read at `from`. By now the file may have been cut or written anew: then what is known of its beginning stays. */
+  async #growHead(fd: number, data: Uint8Array, from: number): Promise<void> {
+    const { content } = this
+    const length = Math.min(HEAD_BYTES, content.offset)
+    const bytes = from === 0 ? data.subarray(0, length) : await readAt(fd, 0, length)
+    const isOurs = bytes.length === length && hashOf(bytes.subarray(0, content.head.length)) === content.head.hash && bytes.subarray(from).every((byte, i) => byte === data[i])
+    if (isOurs) content.head = { length, hash: hashOf(bytes) }
   }
 
   /** Compares what is known of the file with what is there, and takes what stands before the place to begin at. False when it is another content by now. */
@@ -609,6 +623,11 @@ export class FileInput implements Input {
 
   get isWaiting(): boolean {
     return this.#waiting !== null
+  }
+
+  /** Offset behind the last byte that was given. */
+  get given(): number {
+    return this.#end
   }
 
   next(): Promise<number> {
