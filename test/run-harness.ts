@@ -8,6 +8,8 @@ import { expect } from 'vitest'
 import { program, type Record_, scratch, sleep, start, type Sums } from './process-harness.js'
 
 const LF = 10
+/** What a run with state says when it finds none. */
+export const FIRST_START = 'has no checkpoint, as before a first start'
 /** Long enough for a busy machine: what is waited for either comes or something is wrong. */
 const PATIENCE_MS = 40_000
 
@@ -65,8 +67,9 @@ export class Life {
     return this.#json.filter(({ msg }) => msg !== 'done')
   }
 
+  /** ... beside that it is its first start. */
   get messages(): string[] {
-    return this.said.map(({ msg }) => msg as string)
+    return this.said.map(({ msg }) => msg as string).filter((message) => !message.includes(FIRST_START))
   }
 
   get done(): Sums | undefined {

@@ -42,6 +42,7 @@ const ERROR_CHARS = 300
 const HIDDEN = '[secret]'
 /** A secret shorter than this would blacken half of any text. */
 const SECRET_CHARS_MIN = 4
+const PATH_SECRET_CHARS_MIN = 8
 
 /** Makes the connection and begins with what waits from the last run. Throws when its folder cannot be made or the URL is none. */
 export function openWebhook(options: WebhookOptions): Webhook {
@@ -514,10 +515,20 @@ function pieces(outgoing: readonly Outgoing[], size: number, cuts: ReadonlySet<n
 
 /** Longest first, so that no part of one stays. Keys of the signing scheme never leave, but a receiver could know them. */
 function secretsOf({ config }: WebhookOptions): string[] {
-  const { pathname, search } = new URL(config.url.address.reveal())
+  const { pathname, search, searchParams, username, password } = new URL(config.url.address.reveal())
   const address = config.url.address.reveal()
   const hidden = [config.token, ...Object.values(config.headers), ...(config.signing?.secrets ?? [])].flatMap((secret) => (secret === null ? [] : [secret.reveal()]))
-  return [...hidden, address, pathname + search, search.slice(1), pathname.length > 1 ? pathname : '']
+  // a receiver may name a part of the address alone, as it was sent or decoded; of its path only what is too long for a word
+  const parts = [...pathname.split('/').filter((part) => part.length >= PATH_SECRET_CHARS_MIN), ...search.slice(1).split(/[&=]/).filter((_, i) => i % 2 === 1), ...searchParams.values()]
+  return [...hidden, address, pathname + search, search.slice(1), pathname.length > 1 ? pathname : '', username, password, ...parts, ...parts.map(decoded)]
     .filter((text) => text.length >= SECRET_CHARS_MIN)
     .sort((a, b) => b.length - a.length)
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
 }

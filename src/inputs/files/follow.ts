@@ -144,6 +144,8 @@ export class FollowedFile implements Holder {
     this.key = keyOf(this.identity)
     this.modified = Number(stat.mtimeNs / 1000n)
     this.content = content
+    // gone before it could be opened, it is known what is missing
+    content.size = Math.max(content.size, Number(stat.size))
     this.#pause = shared.pollMs
     this.#input = new FileInput(this, shared.name, content, content.offset)
   }

@@ -1,0 +1,123 @@
+/**
+ * An alert that must leave while the kernel drops every new connection of the namespace that it is about, and how long the way from the kernel's line to a receiver
+ * is. The receiver is in another namespace; what the program says is laid beside what the kernel counted.
+ */
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import type { Record_ } from '../process-harness.js'
+import { A, kernelTests, type Lab, required, until, withLab } from './namespaces.js'
+import { Watching, withSetting } from './watching.js'
+
+const MAX = '/proc/sys/net/netfilter/nf_conntrack_max'
+/** The lock of the machine may be someone else's for long. */
+const TIMEOUT = 400_000
+const isPossible = kernelTests === 'run' || required
+/** The kernel's budget of messages is ten in five seconds for everybody. */
+const QUIET_MS = 6000
+const LIMIT = 300
+const PORT = 8080
+
+/** Prints, for each request, when it was whole, in milliseconds since the epoch, and its body. */
+const RECEIVER = `require('node:http').createServer((request, response) => {
+  let body = ''
+  request.setEncoding('utf8').on('data', (text) => (body += text)).on('end', () => {
+    console.log(JSON.stringify({ at: Date.now(), body }))
+    response.writeHead(200).end()
+  })
+}).listen(${PORT}, '${A.server}', () => console.log('ready'))`
+
+/** Datagrams from one port to each of so many: each is a new connection. */
+const FLOOD = `const [to, first, n] = process.argv.slice(1)
+const socket = require('node:dgram').createSocket('udp4')
+let i = 0
+const next = () => i < n ? socket.send('x', +first + i++, to, () => setImmediate(next)) : socket.close()
+socket.bind(0, next)`
+
+const flood = (lab: Lab, first: number, n: number): Promise<string> => lab.exec('client', process.execPath, '-e', FLOOD, A.server, String(first), String(n))
+
+/** Says whether a connection to the receiver can be made within a second. */
+const KNOCK = `const socket = require('node:net').connect(${PORT}, '${A.server}', () => { console.log('made'); process.exit() })
+socket.on('error', (error) => { console.log(error.code); process.exit() })
+setTimeout(() => { console.log('dropped'); process.exit() }, 1000)`
+
+interface Arrived {
+  readonly at: number
+  readonly records: readonly Record_[]
+}
+
+/** The receiver runs on the server; the program on the router, whose table has room for few and drops what more comes. */
+async function delivering(lab: Lab, when: readonly object[], use: (watching: Watching, arrived: readonly Arrived[]) => Promise<void>): Promise<void> {
+  await lab.nft('router', 'table inet filter { chain forward { type filter hook forward priority 0; ct state invalid drop; }\nchain output { type filter hook output priority 0; ct state invalid drop; }\n}')
+  await lab.nft('server', 'table inet filter { chain input { type filter hook input priority 0; udp dport 10000-60000 drop; }\n}')
+  // as they are where nobody changed them: the program's connection stands idle for longer than the lab's few seconds
+  await lab.exec('router', 'sh', '-ec', 'cd /proc/sys/net/netfilter; echo 432000 >nf_conntrack_tcp_timeout_established; echo 60 >nf_conntrack_udp_timeout')
+  const receiver = lab.startIn('server', process.execPath, '-e', RECEIVER)
+  const arrived: Arrived[] = []
+  const lines = createInterface({ input: receiver.stdout })
+  await once(lines, 'line')
+  lines.on('line', (line) => {
+    const { at, body } = JSON.parse(line) as { at: number; body: string }
+    arrived.push({ at, records: body.split('\n').filter((text) => text !== '').map((text) => JSON.parse(text) as Record_) })
+  })
+  await withSetting(MAX, LIMIT, async () => {
+    const path = join(lab.dir, 'delivery.json')
+    const hook = { type: 'webhook', url: `http://${A.server}:${PORT}/in`, when, batch: { every: '0s' } }
+    writeFileSync(path, JSON.stringify({ version: 1, inputs: { kmsg: { type: 'kmsg', from: 'now' } }, outputs: { out: { type: 'stdout' }, hook } }))
+    const watching = await new Watching(lab, 'router', '-c', path).isOpen(['kmsg'])
+    await until('its connection to the receiver', 10, async () => (await lab.exec('router', 'conntrack', '-L', '-p', 'tcp', '--dport', String(PORT))).includes('ASSURED'))
+    await sleep(QUIET_MS)
+    await use(watching, arrived)
+    expect((await watching.stop()).status).toBe(0)
+  })
+}
+
+/** The first moment, in milliseconds since the epoch, at which more was dropped than before. */
+function firstDrop(watching: Watching): { readonly at: () => number; readonly close: () => void } {
+  const before = watching.counters()['drop']!
+  let at = Infinity
+  const timer = setInterval(() => {
+    const now = Date.now()
+    if (watching.counters()['drop']! > before) at = Math.min(at, now)
+  }, 2)
+  return { at: () => at, close: () => clearInterval(timer) }
+}
+
+test.runIf(isPossible)('with every new connection dropped the alert reaches the receiver, within a second of the first drop', { timeout: TIMEOUT }, async () => {
+  await withLab(async (lab) => {
+    await delivering(lab, [{ type: 'alert' }], async (watching, arrived) => {
+      const drop = firstDrop(watching)
+      await flood(lab, 10_000, 2000)
+      const knocked = await lab.exec('router', process.execPath, '-e', KNOCK)
+      await until('the alert', 10, () => Promise.resolve(arrived.length > 0))
+      drop.close()
+      // what this is about: the one connection that was there before is the only way out
+      expect(knocked.trim()).not.toBe('made')
+      expect(arrived[0]!.records).toMatchObject([{ type: 'alert', rule: 'table_full', status: 'firing', seq: 1 }])
+      expect(arrived[0]!.at - drop.at()).toBeLessThan(1000)
+    })
+  })
+})
+
+test.runIf(isPossible)('from the kernel\'s line to the receiver: each of five first lines within a tenth of a second', { timeout: TIMEOUT }, async () => {
+  await withLab(async (lab) => {
+    await delivering(lab, [{ type: 'kernel' }, { type: 'alert' }], async (watching, arrived) => {
+      await flood(lab, 10_000, LIMIT + 20)
+      const took: number[] = []
+      for (let i = 0; i < 5; i++) {
+        await sleep(QUIET_MS)
+        const from = arrived.length
+        const drop = firstDrop(watching)
+        await flood(lab, 20_000 + i * 1000, 400)
+        await until('its line', 10, () => Promise.resolve(arrived.length > from))
+        drop.close()
+        took.push(arrived[from]!.at - drop.at())
+      }
+      console.info(`from the first drop to the receiver: ${took.join(', ')} ms`)
+      for (const ms of took) expect(ms).toBeLessThan(100)
+    })
+  })
+})
