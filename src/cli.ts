@@ -68,13 +68,15 @@ interface Flag {
   readonly says: string
   readonly parse?: (value: string, previous: never) => unknown
   readonly default?: unknown
+  /** how help shows the default */
+  readonly shows?: string
   readonly choices?: readonly string[]
 }
 
 const common: readonly Flag[] = [
   { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')} (default: all but reject; run without inputs: alert, gap)`, parse: parseTypes },
   { flags: '--transitions', says: 'of the flow records, only those in which the state changes' },
-  { flags: '--where <expr>', says: `only records that fit, such as 'src=10.0.0.0/8 dport=443,8443 event=destroy'; repeat for "or"`, parse: collectConditions, default: [] },
+  { flags: '--where <expr>', says: `only records that fit, such as 'src=10.0.0.0/8 dport=443,8443 event=destroy'; repeat for "or"`, parse: collectConditions, default: [], shows: 'all' },
   { flags: '--since <time>', says: 'only records from this time on: RFC 3339, or -2h, -30m, -45s, -1d', parse: parseTime },
   { flags: '--until <time>', says: 'only records before this time', parse: parseTime },
   { flags: '--timezone <zone>', says: "zone of lines whose clock has none, such as Europe/Berlin (default: this host's)", parse: parseZone },
@@ -98,7 +100,7 @@ const ofRun: readonly Flag[] = [
     parse: collectInputs,
     default: [],
   },
-  { flags: '-o, --output <output>', says: `where to write: ${outputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}`, parse: collectOutputs, default: [] },
+  { flags: '-o, --output <output>', says: `where to write: ${outputKinds.map((kind) => `${kind.form} (${kind.says})`).join(', ')}`, parse: collectOutputs, default: [], shows: '-' },
   { flags: '-c, --config <file>', says: 'configuration, YAML or JSON; what is said on the command line goes before it' },
   state,
   { flags: '--once', says: 'stop when every input is at its end; several are merged by time' },
@@ -198,7 +200,7 @@ function addFlags(command: Command, flags: readonly Flag[]): void {
     const option = new Option(flag.flags, flag.says)
     if (flag.choices !== undefined) option.choices(flag.choices)
     if (flag.parse !== undefined) option.argParser(flag.parse as (value: string, previous: unknown) => unknown)
-    if (flag.default !== undefined) option.default(flag.default, Array.isArray(flag.default) ? flag.default.join() || 'all' : undefined)
+    if (flag.default !== undefined) option.default(flag.default, flag.shows ?? (Array.isArray(flag.default) ? flag.default.join() || 'none' : undefined))
     command.addOption(option)
   }
 }

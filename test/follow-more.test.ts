@@ -4,6 +4,7 @@
  */
 import { execFileSync } from 'node:child_process'
 import { appendFileSync, chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, truncateSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { afterAll, describe, expect, test, vi } from 'vitest'
 import { cleanUp, Pipe, type Record_, scratch, sleep, start, wholeLines } from './process-harness.js'
 import { add, comes, configured, expectMarks, FIRST_START, firstArrivals, isLong, Life, line, lines, range, type RunOptions, Written } from './run-harness.js'
@@ -374,7 +375,8 @@ describe.concurrent('what the system refuses', () => {
     execFileSync('mkfifo', [`${dir}/fifo.log`])
     mkdirSync(`${dir}/folder.log`)
     symlinkSync('/dev/null', `${dir}/device.log`)
-    execFileSync('python3', ['-c', `import socket; socket.socket(socket.AF_UNIX).bind('${dir}/socket.log')`])
+    const socket = createServer().listen(`${dir}/socket.log`)
+    await new Promise((resolve) => socket.on('listening', resolve))
     add(log, 1)
     const life = begin()
     await comes('the line', () => out.marks.length === 1, life)
@@ -382,6 +384,7 @@ describe.concurrent('what the system refuses', () => {
     const from = performance.now()
     await life.stop()
     expect(performance.now() - from).toBeLessThan(2000)
+    socket.close()
     for (const [name, what] of [['fifo', 'a named pipe'], ['folder', 'a folder'], ['device', 'a device'], ['socket', 'a socket']]) {
       expect(life.messages).toContain(`${dir}/${name}.log is ${what} and is passed over: only regular files are followed`)
     }
