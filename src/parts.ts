@@ -207,7 +207,7 @@ export function outputFolder(state: string, name: string): string {
 export async function outputOf(output: OutputConfig, options: OutputOptions): Promise<Output> {
   switch (output.type) {
     case 'stdout':
-      return openStdout(output.name, options.stdoutIsTerminal)
+      return openStdout(output.name, options.stdoutIsTerminal, options.state !== '')
     case 'file': {
       const { rotate } = output
       return openFile({

@@ -1,7 +1,7 @@
 /** The kernel's log in every carrier: the same events from every form, times, folded lines, losses, packets, and sums that close whatever comes. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { FlowEvent, type Gap, type KernelEvent, page, type TableSample, TIME_BOOT, TIME_LOCAL, TIME_OWN, TIME_RECEIVED } from '../src/event.js'
+import { FlowEvent, type Gap, type KernelEvent, page, type TableSample, TIME_BOOT, TIME_LOCAL, TIME_OWN, TIME_RECEIVED, LINE_BYTES_MAX } from '../src/event.js'
 import { NOT_OURS, parseText } from '../src/formats/conntrack-text.js'
 import { journalExport } from '../src/formats/journal-export.js'
 import { jsonLines } from '../src/formats/json-lines.js'
@@ -40,7 +40,7 @@ const LF = 10
 
 function readPieces(pieces: readonly Uint8Array[], options: Options = {}): Read {
   const formats = [jsonLines(), journalExport(), kernelLog()]
-  const frame = new Frame(0)
+  const frame = new Frame(0, LINE_BYTES_MAX)
   const event = new FlowEvent()
   const received = utc(options.received ?? '2026-11-22T12:00:00Z')
   const read: Read & { lines: number } = { kernel: [], gaps: [], samples: [], rejects: [], diagnostics: [], outcomes: [], lines: 0 }

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Levels } from '../src/detectors/levels.js'
-import { type Counters, counterNames, FlowEvent, page, type TableSample, TIME_RECEIVED } from '../src/event.js'
+import { type Counters, counterNames, FlowEvent, page, type TableSample, TIME_RECEIVED, LINE_BYTES_MAX } from '../src/event.js'
 import { tableStats } from '../src/formats/table-stats.js'
 import { Frame } from '../src/frame.js'
 import { chooseNamespace, listNamespaces, nameOfCgroup, ownNamespace, type Places } from '../src/inputs/namespaces.js'
@@ -24,7 +24,7 @@ interface Read {
 
 /** Through the frame in pieces, as the loop does. */
 function readText(text: string, pieces: readonly number[] = [], received = 1_700_000_000): Read {
-  const frame = new Frame(0)
+  const frame = new Frame(0, LINE_BYTES_MAX)
   const format = tableStats()
   const event = new FlowEvent()
   const context: LineContext = {
