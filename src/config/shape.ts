@@ -8,6 +8,7 @@ import { alertRules, ctstateNames, endReasons, eventNames, gapCauses, kernelKind
 import { localClock } from '../formats/local-time.js'
 import { protocolNames, states } from '../kernel.js'
 import { logLevels } from '../log.js'
+import { canCompress } from '../outputs/file.js'
 import { asciiJson } from '../printers/ndjson.js'
 import { recordTypes } from '../route.js'
 import { type Network, NETWORK_EXPECTED, parseNetwork } from './network.js'
@@ -453,7 +454,10 @@ function outputs(read: SecretReader) {
             keep: maybe(whole(0, 1_000_000)).describe('how many closed files stay; default: all'),
             max_age: maybe(duration('1s')).describe('how long closed files stay'),
             max_total: maybe(size('1KB')).describe('how much all closed files may hold'),
-            compress: oneOf(['gzip', 'none']).default('none').describe('how closed files are compressed'),
+            compress: oneOf(['gzip', 'zstd', 'none'])
+              .default('none')
+              .transform((kind, context) => (canCompress(kind) ? kind : expected(context, 'gzip or none: zstd needs Node.js 22.15 or later')))
+              .describe('how closed files are compressed; zstd from Node.js 22.15 on'),
           }).transform((rotate, context) => {
             if (context.issues.length === 0 && rotate.size === null && rotate.every === null)
               say(context, 'expected size or every: it says when a new file begins')
