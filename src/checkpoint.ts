@@ -2,7 +2,7 @@
  * What is remembered from run to run, in one file: how far each input was worked through, and the episodes that were open at exactly that point. It is replaced as a
  * whole, and the one before is kept: a damaged file costs the time since the last but one, never the start.
  */
-import { closeSync, fdatasyncSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
 import { open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
@@ -125,7 +125,6 @@ export class CheckpointStore {
       try {
         const fd = openSync(path, 'wx', 0o640)
         writeSync(fd, `${pid} ${startOf(pid)}\n`)
-        fdatasyncSync(fd)
         closeSync(fd)
         return
       } catch (error) {

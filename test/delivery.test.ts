@@ -314,7 +314,7 @@ describe('a receiver that is down', () => {
 })
 
 describe('the way of a line', () => {
-  const LINES = isLong ? 100 : 20
+  const LINES = isLong ? 100 : 15
   const EVERY_MS = 200
   /** A machine that does much else is forgiven one in five; alone it is one in a hundred. */
   const SHARE = isLong ? 0.99 : 0.8
@@ -386,7 +386,7 @@ describe('a disk that fails', () => {
     const at = await place({ when_full: 'block' })
     const life = new Life(['run', '-c', at.config], { under: ['strace', '-f', '-qq', '-o', '/dev/null', '-e', `trace=${fault.split(':')[0]}`, '-e', `inject=${fault}`] })
     let mark = 0
-    for (let i = 0; i < 25; i++) {
+    for (let i = 0; i < 15; i++) {
       appendFileSync(at.log, Array.from({ length: 20 }, () => line(++mark)).join(''))
       await sleep(100)
     }

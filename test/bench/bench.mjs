@@ -13,6 +13,7 @@
  *             --live-scale  lines a second with 1 thousand and with 1 million live flows
  *             --kernel-log  lines a second of kernel logs that are about other matters, beside grep -c
  *             --followed    a gigabyte by the input that follows files, beside a pipe
+ *             --delivery    lines a second beside a webhook whose receiver is down
  *             --stall       memory while nobody reads 20 million lines (a minute or two)
  *             without any: all but --stall
  * options     --runs N      runs of each variant, alternating (5; starts: at least 7; memory: at most 3)
@@ -33,6 +34,7 @@ import { cpus, release, tmpdir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { delivery } from './delivery.mjs';
 import { followed } from './followed.mjs';
 import { kernelLog } from './kernel-log.mjs';
 import { liveMemory, liveScale } from './live.mjs';
@@ -40,7 +42,7 @@ import { stages } from './stages.mjs';
 import { slow, stall, start } from './stream.mjs';
 import { throughput } from './throughput.mjs';
 
-const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, 'kernel-log': kernelLog, followed, stall };
+const parts = { throughput, stages, start, slow, memory: liveMemory, 'live-scale': liveScale, 'kernel-log': kernelLog, followed, delivery, stall };
 const flag = { type: 'boolean', default: false };
 const { values } = parseArgs({
   options: {
