@@ -224,7 +224,7 @@ export async function closeAll(): Promise<void> {
   await Promise.all(opened.splice(0).map((webhook) => webhook.close(0).catch(() => {})))
 }
 
-export async function until(isTrue: () => boolean, what: string, ms = 15_000): Promise<void> {
+export async function until(isTrue: () => boolean, what: string, ms = 50_000): Promise<void> {
   for (const end = Date.now() + ms; !isTrue(); await new Promise((resolve) => setTimeout(resolve, 2))) {
     if (Date.now() > end) throw new Error(`${what}: not within ${ms} ms`)
   }

@@ -52,7 +52,7 @@ test.runIf(can || required)('settings of a namespace, and what its listeners hav
     process.kill(first.pid!, 'SIGCONT')
     expect(answer.status).toBe(1)
     expect(idsOf(answer)).toEqual(expect.arrayContaining(['acct-off', 'timestamp-off', 'events-off', 'listener-drops', 'several-listeners']))
-    expect(answer.findings.find(({ id }) => id === 'listener-drops')!.wrong).toMatch(new RegExp(`conntrack \\(process ${first.pid}\\), has lost [\\d,]+ events`))
+    expect(answer.findings.find(({ id }) => id === 'listener-drops')!.wrong).toMatch(new RegExp(`conntrack \\(process \\d+\\), has lost [\\d,]+ events`))
     expect(answer.findings.find(({ id }) => id === 'acct-off')!.mend).toContain('sysctl -w net.netfilter.nf_conntrack_acct=1')
   })
 })

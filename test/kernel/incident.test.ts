@@ -117,9 +117,6 @@ test.runIf(isPossible)('floods that fill the table: what was dropped, by whom, a
         clearInterval(look)
         await sleep(pause)
       }
-      // the last notice that grew comes a second after the last sample, and must see the table as it is now
-      if (!isLong) await sleep(2500)
-      const rows = (await lab.exec('router', 'conntrack', '-L')).split('\n').filter((row) => row !== '')
       const after = watching.counters()
       const rose = (name: string): number => after[name]! - before[name]!
       if (!isLong) await lab.exec('router', 'conntrack', '-D', '-s', FLOODER)
@@ -146,13 +143,13 @@ test.runIf(isPossible)('floods that fill the table: what was dropped, by whom, a
       expect(sources(first)[0]).toMatchObject({ by: 'src', value: FLOODER })
       expect(sources(first)[0]!['share']).toBeGreaterThan(1 - HELD / (LIMIT * 0.94) - 0.001)
       expect(sources(first)[0]!['share']).toBeLessThan(1 - HELD / (LIMIT + cpus().length) + 0.001)
-      const held = rows.filter((row) => row.includes(` src=${FLOODER} `)).length
-      const share = (entries: number): number => Math.round((entries / rows.length) * 1e4) / 1e4
-      if (!isLong) {
-        expect(sources(alerts.at(-2)!)).toEqual([
-          { by: 'src', value: FLOODER, entries: held, share: share(held) },
-          { by: 'src', value: A.client, entries: HELD, share: share(HELD) },
-        ])
+      // the collector may have passed between a notice and any later look at the table, so each notice is held against itself
+      for (const alert of alerts.filter((each) => sources(each)[0]?.['value'] === FLOODER)) {
+        const [flooder, holder] = sources(alert) as [Record_, Record_]
+        expect(flooder['entries']).toBeGreaterThanOrEqual(LIMIT * 0.9 - HELD)
+        expect(flooder['entries']).toBeLessThanOrEqual(LIMIT + cpus().length - HELD)
+        expect(holder).toMatchObject({ value: A.client, entries: HELD })
+        expect(flooder['share']).toBeCloseTo(flooder['entries'] / (flooder['entries'] + HELD), 3)
       }
 
       const { evicted = 0, ...others } = ends(watching)
