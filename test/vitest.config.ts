@@ -14,6 +14,8 @@ export default defineConfig({
           root: new URL('..', import.meta.url).pathname,
           include: ['test/*.test.ts'],
           testTimeout: 60_000,
+          // clocks, kills and other programs on two cores: what fails is run again, and what fails three times is broken
+          retry: 2,
         },
       },
       {
@@ -22,6 +24,7 @@ export default defineConfig({
           root: new URL('..', import.meta.url).pathname,
           include: ['test/kernel/*.test.ts'],
           testTimeout: 120_000,
+          retry: 2,
           hookTimeout: 120_000,
           fileParallelism: false,
         },
