@@ -38,6 +38,7 @@ const NUMBERED = /"mark":(\d+)/g
 
 /** Every case's own numbers, so that no line of one can pass for another's. */
 let marks = 0
+let cases = 0
 
 /** What a case's texts stand for: as many event lines with marks of their own. */
 function lines(count: number): { readonly marks: number[]; readonly text: string } {
@@ -73,8 +74,8 @@ class Case {
   #text = ''
 
   private constructor(name: string, args: (folder: string) => readonly string[]) {
-    // the names of cases have stars in them
-    this.#folder = scratch(name.replaceAll('*', '+'))
+    // the names of cases have stars in them; a case that is run again must not find what its first run left
+    this.#folder = scratch(`${name.replaceAll('*', '+')} ${++cases}`)
     mkdirSync(join(this.#folder, 'logs'), { recursive: true })
     this.#args = args(this.#folder)
   }

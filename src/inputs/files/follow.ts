@@ -329,7 +329,7 @@ export class FollowedFile implements Holder {
 
   async #read(fd: number): Promise<void> {
     const { buffers } = this.#shared
-    if (!this.#hasBegun && this.content.offset > 0 && !(await this.#begin(fd))) return this.#replaced(fd, isZero(this.#tail, 0, this.#tail.length))
+    if (!this.#hasBegun && this.content.offset > 0 && !(await this.#begin(fd))) return this.#replaced(fd, this.#tail, Math.min(ANCHOR_BYTES, this.content.offset))
     const { content } = this
     const before = this.#tail.length
     const buffer = buffers.take()
@@ -337,8 +337,8 @@ export class FollowedFile implements Holder {
     let held = false
     try {
       const n = await readInto(fd, buffer, most, content.offset - before)
-      if (n < before || !startsWith(buffer, this.#tail)) return await this.#replaced(fd, n >= before && isZero(buffer, 0, before))
-      if ((n > before ? this.#isAtEnd : this.#isTouched) && !(await this.#isSameHead(fd))) return await this.#replaced(fd, false)
+      if (n < before || !startsWith(buffer, this.#tail)) return await this.#replaced(fd, buffer.subarray(0, Math.min(n, before)), before)
+      if ((n > before ? this.#isAtEnd : this.#isTouched) && !(await this.#isSameHead(fd))) return await this.#replaced(fd, this.#tail, before)
       this.#isTouched = false
       if (n === before) return this.#atEnd()
       if (this.#isAtEnd) await this.#growing(fd)
@@ -494,12 +494,16 @@ export class FollowedFile implements Holder {
     this.#ends(old)
   }
 
-  /** Other bytes stand before the place that was reached, or none: the file was cut (`isHole`: and its writer went on behind), or written anew. */
-  async #replaced(fd: number, isHole: boolean): Promise<void> {
+  /**
+   * Other bytes stand before the place that was reached (`found`, in place of `length`), or too few: the file was cut, and perhaps its writer went on behind a
+   * hole, or it was written anew. What was too short when it was read may be as long as before by now.
+   */
+  async #replaced(fd: number, found: Uint8Array, length: number): Promise<void> {
+    const isHole = found.length === length && isZero(found, 0, length)
     const stat = await statOf(fd)
     const old = this.#input
     const before = this.content
-    const isCut = Number(stat.size) < before.offset || isHole
+    const isCut = found.length < length || Number(stat.size) < before.offset || isHole
     const unread = isHole ? 0 : before.size - before.offset
     const isCovered = await this.#shared.onReplaced(before)
     if (this.isDone) return
