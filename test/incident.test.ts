@@ -22,7 +22,7 @@ describe('the incident', () => {
     const found = alerts(result)
     expect(new Set(found.map(({ episode }) => episode)).size).toBe(1)
     expect(found.at(-1)).toMatchObject({ status: 'firing', final: true, netns: 4026532246, drops: { logged: 40, suppressed: 4220, at_least: 40, estimate: 4260 } })
-    expect(found.at(-1)!['summary']).toBe('conntrack table full in netns 4026532246: at least 40, probably 4,260 packets dropped since 10:14:50 (UTC)')
+    expect(found.at(-1)!['summary']).toBe('conntrack table full in netns 4026532246: at least 40 packets dropped since 10:14:50 (UTC); the kernel held back 4,220 more messages of whatever kind')
     expect(result.done).toMatchObject({ lines: 44, kernel: 44, rejected: 0, ignored: 0 })
   })
 

@@ -177,7 +177,7 @@ describe('the incident', () => {
       '#1.1 A firing @-0.065 from -0.065: logged 1 suppressed 0 least 1',
       '#1.2 A final @22.2209 from -0.065: logged 40 suppressed 4220 least 40 estimate 4260',
     ])
-    expect(play(incident).at(-1)!.summary).toBe('conntrack table full in netns 4026532246: at least 40, probably 4,260 packets dropped since 10:14:42 (UTC)')
+    expect(play(incident).at(-1)!.summary).toBe('conntrack table full in netns 4026532246: at least 40 packets dropped since 10:14:42 (UTC); the kernel held back 4,220 more messages of whatever kind')
   })
 
   test('with the counters beside them', () => {

@@ -147,19 +147,28 @@ function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): stri
   const full = context.status === 'resolved' ? 'was full' : 'full'
   const holder = context.status === 'firing' && context.top[0]?.by === 'src' && context.top[0].share >= SHARE_TOLD ? context.top[0] : null
   const who = holder === null ? '' : `, ${holder.value} holds ${Math.round(holder.share * 100)} %`
-  return `${table} ${full}${where}: ${amount(episode, drops, context)}${who}`
+  return `${table} ${full}${where}: ${amount(episode, drops, context)}${who}${heldBack(episode, drops)}`
 }
 
 function amount(episode: Episode, drops: Drops, context: NoticeContext): string {
   if (episode.unconfirmed) return `${lines(drops.logged)} ${drops.logged === 1 ? 'says' : 'say'} so ${period(episode, context, episode.started)}, but no counter confirms it`
   // right after the first line there is no sample that has seen its drop
-  if (drops.counted > 0 && drops.counted >= drops.atLeast) {
+  if (isCounted(drops)) {
     const races = drops.races === 0 ? '' : ` (up to ${number(drops.races)} of them lost insertion races)`
     return `${packets(drops.counted)} dropped ${period(episode, context, drops.since === null ? episode.started : episode.since)}${races}`
   }
   const least = Math.max(drops.atLeast, drops.counted, 0)
-  const probably = drops.estimate > least ? `${number(least)}, probably ${packets(drops.estimate)}` : packets(least)
-  return `at least ${probably} dropped ${period(episode, context, episode.started)}`
+  return `at least ${packets(least)} dropped ${period(episode, context, episode.started)}`
+}
+
+/** Where only the log speaks: what its limiter kept to itself is one number for every message of every namespace, so it is said, and added to nothing. */
+function heldBack(episode: Episode, drops: Drops): string {
+  if (episode.unconfirmed || isCounted(drops) || drops.suppressed <= 0) return ''
+  return `; the kernel held back ${number(drops.suppressed)} more ${drops.suppressed === 1 ? 'message' : 'messages'} of whatever kind`
+}
+
+function isCounted(drops: Drops): boolean {
+  return drops.counted > 0 && drops.counted >= drops.atLeast
 }
 
 /** `since 10:14:43 (UTC)`, with the date where that is another day. */
