@@ -32,6 +32,26 @@ export interface LineContext {
   dumpEnd: boolean | number
 }
 
+/** For lines of one input; the time of the read is set with each. */
+export function newLineContext(localClock: LocalClock, boot: () => BootTime | null): LineContext {
+  return {
+    receivedSec: 0,
+    receivedUsec: 0,
+    localClock,
+    reason: '',
+    extraLines: 0,
+    bodyAt: 0,
+    expect: null,
+    gap: null,
+    kernel: null,
+    sample: null,
+    settled: [],
+    boot,
+    diagnostic: '',
+    dumpEnd: false,
+  }
+}
+
 /** What a format made of a line. */
 export const FLOW = 1
 export const EXPECT = 2

@@ -12,7 +12,7 @@ import { Channels } from '../src/run/channel.js'
 import { Records } from '../src/run/records.js'
 import { Run } from '../src/run/run.js'
 import { Source } from '../src/run/source.js'
-import type { BootTime, Feed, Input, Output } from '../src/stage.js'
+import { type BootTime, type Feed, type Input, newLineContext, type Output } from '../src/stage.js'
 import { Tally } from '../src/tally.js'
 
 export interface Options {
@@ -77,22 +77,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
           random: 'run',
           lineBytesMax: LINE_BYTES_MAX,
           context,
-          lines: {
-            receivedSec: 0,
-            receivedUsec: 0,
-            localClock: localClock(options.timezone ?? 'UTC'),
-            reason: '',
-            extraLines: 0,
-            bodyAt: 0,
-            expect: null,
-            gap: null,
-            kernel: null,
-            sample: null,
-            settled: [],
-            boot: () => options.boot ?? null,
-            diagnostic: '',
-            dumpEnd: false,
-          },
+          lines: newLineContext(localClock(options.timezone ?? 'UTC'), () => options.boot ?? null),
           text: true,
           formats: lineFormats(null),
           kernelFacts: { namesNamespaces: null, initialNetns: 0 },

@@ -9,7 +9,7 @@ import { lastMonotonic } from '../src/formats/kernel-log/last-monotonic.js'
 import { kernelLog } from '../src/formats/kernel-log.js'
 import { localClock } from '../src/formats/local-time.js'
 import { Frame } from '../src/frame.js'
-import { type BootTime, FLOW, HELD, IGNORED, KERNEL, type LineContext, NOTE, type Outcome, REJECTED_LINE } from '../src/stage.js'
+import { type BootTime, FLOW, HELD, IGNORED, KERNEL, newLineContext, NOTE, type Outcome, REJECTED_LINE } from '../src/stage.js'
 import { byteByByte, random, randomCuts } from './harness.js'
 
 const fixtures = new URL('../fixtures/', import.meta.url)
@@ -44,22 +44,8 @@ function readPieces(pieces: readonly Uint8Array[], options: Options = {}): Read 
   const event = new FlowEvent()
   const received = utc(options.received ?? '2026-11-22T12:00:00Z')
   const read: Read & { lines: number } = { kernel: [], gaps: [], samples: [], rejects: [], diagnostics: [], outcomes: [], lines: 0 }
-  const context: LineContext = {
-    receivedSec: received,
-    receivedUsec: 0,
-    localClock: localClock(options.zone ?? 'UTC'),
-    reason: '',
-    extraLines: 0,
-    bodyAt: 0,
-    expect: null,
-    gap: null,
-    kernel: null,
-    sample: null,
-    settled: [],
-    boot: () => options.boot ?? null,
-    diagnostic: '',
-    dumpEnd: false,
-  }
+  const context = newLineContext(localClock(options.zone ?? 'UTC'), () => options.boot ?? null)
+  context.receivedSec = received
   const take = (outcome: Outcome, kernel: KernelEvent | null, gap: Gap | null, sample: TableSample | null, reason: string): void => {
     read.outcomes.push(outcome)
     if (outcome === KERNEL) read.kernel.push(kernel!)

@@ -12,7 +12,7 @@ import { tableStats } from '../src/formats/table-stats.js'
 import { Frame } from '../src/frame.js'
 import { chooseNamespace, listNamespaces, nameOfCgroup, ownNamespace, type Places } from '../src/inputs/namespaces.js'
 import { tableFeed, type TableOptions } from '../src/inputs/table.js'
-import { HELD, IGNORED, type Input, InputError, type LineContext, NOTE, type Notice, REJECTED_LINE } from '../src/stage.js'
+import { HELD, IGNORED, type Input, InputError, newLineContext, NOTE, type Notice, REJECTED_LINE } from '../src/stage.js'
 
 const fixture = (name: string): string => readFileSync(new URL(`../fixtures/${name}`, import.meta.url), 'latin1')
 
@@ -27,22 +27,9 @@ function readText(text: string, pieces: readonly number[] = [], received = 1_700
   const frame = new Frame(0, LINE_BYTES_MAX)
   const format = tableStats()
   const event = new FlowEvent()
-  const context: LineContext = {
-    receivedSec: received,
-    receivedUsec: 5,
-    localClock: () => NaN,
-    reason: '',
-    extraLines: 0,
-    bodyAt: 0,
-    expect: null,
-    gap: null,
-    kernel: null,
-    sample: null,
-    settled: [],
-    boot: () => null,
-    diagnostic: '',
-    dumpEnd: false,
-  }
+  const context = newLineContext(() => NaN, () => null)
+  context.receivedSec = received
+  context.receivedUsec = 5
   const read: Read = { samples: [], outcomes: { note: 0, ignored: 0, rejected: 0, other: 0, held: 0 } }
   const count = (outcome: number): void => {
     if (outcome === HELD) read.outcomes.held++

@@ -18,7 +18,7 @@ import { Records } from '../run/records.js'
 import { Run } from '../run/run.js'
 import { Source } from '../run/source.js'
 import type { MetricsSnapshot, ProcessNumbers } from '../metrics.js'
-import type { Feed, FullTable, Input, KernelFacts, LineContext, Loss, Output } from '../stage.js'
+import { type Feed, type FullTable, type Input, type KernelFacts, type LineContext, type Loss, newLineContext, type Output } from '../stage.js'
 import { Tally } from '../tally.js'
 import { Memory } from './memory.js'
 import { conditionOf, type Plan, planOf } from './plan.js'
@@ -340,29 +340,9 @@ function formatsOf(input: Input, plan: Plan): { readonly lines: LineContext; rea
   const format = plan.format ?? said
   const timezone = config !== undefined && 'timezone' in config ? config.timezone : null
   return {
-    lines: lineContext(input, plan, timezone),
+    lines: newLineContext(timezone === null ? plan.clock : localClock(timezone), plan.bootTime === null ? () => input.boot() : () => plan.bootTime),
     text: format === null || format === TEXT_FORMAT,
     formats: lineFormats(format),
-  }
-}
-
-function lineContext(input: Input, plan: Plan, timezone: string | null): LineContext {
-  const { bootTime } = plan
-  return {
-    receivedSec: 0,
-    receivedUsec: 0,
-    localClock: timezone === null ? plan.clock : localClock(timezone),
-    reason: '',
-    extraLines: 0,
-    bodyAt: 0,
-    expect: null,
-    gap: null,
-    kernel: null,
-    sample: null,
-    settled: [],
-    boot: bootTime === null ? () => input.boot() : () => bootTime,
-    diagnostic: '',
-    dumpEnd: false,
   }
 }
 

@@ -9,7 +9,7 @@ import { BATCH_AT, FlowEvent, type Gap, page } from '../../src/event.js'
 import { parseText } from '../../src/formats/conntrack-text.js'
 import { localClock } from '../../src/formats/local-time.js'
 import { conntrackFeed, type ConntrackOptions } from '../../src/inputs/conntrack.js'
-import { type Input, InputError, type LineContext, NOTICES_ONLY } from '../../src/stage.js'
+import { type Input, InputError, newLineContext, NOTICES_ONLY } from '../../src/stage.js'
 import { A, kernelTests, required, run, until, withLab, type Lab } from './namespaces.js'
 
 /** Sends one datagram from one port to each of the server's ports in a range. */
@@ -33,7 +33,7 @@ class Followed {
   readonly changes = { told: 0, silent: 0 }
   readonly #states = new Map<string, number>()
   readonly end: Promise<void>
-  readonly #context = { localClock: localClock('UTC'), settled: [], boot: () => null } as unknown as LineContext
+  readonly #context = newLineContext(localClock('UTC'), () => null)
   readonly #event = new FlowEvent()
 
   constructor(input: Input) {
