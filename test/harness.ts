@@ -27,6 +27,8 @@ export interface Options {
   /** merged by time, as several inputs that end are */
   readonly once?: boolean
   readonly name?: string
+  /** the inputs can read the kernel's table anew, and are asked to */
+  readonly resync?: () => void
 }
 
 export interface Result {
@@ -64,7 +66,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
   const channels = new Channels([{ route, outputs: [memoryOutput(written)] }], () => run.abort())
   const records: Records = new Records({ channels, tracker, tally, tableFull, own: context, levels: new Levels(), printer: new NdjsonPrinter(), writeDumps: false })
   const run: Run = new Run({
-    feeds: inputs.map((pieces) => ({ feed: memoryFeed(memoryInput(pieces)), isNamed: true })),
+    feeds: inputs.map((pieces) => ({ feed: memoryFeed(memoryInput(pieces, options)), isNamed: true })),
     records,
     channels,
     once: options.once ?? inputs.length > 1,
@@ -107,7 +109,7 @@ function memoryFeed(input: Input): Feed {
   return { name: input.name, open: async (add) => add(input), stop: () => {}, abort: () => {} }
 }
 
-function memoryInput(pieces: readonly Uint8Array[]): Input {
+function memoryInput(pieces: readonly Uint8Array[], { resync }: Options): Input {
   let at = 0
   let chunk = new Uint8Array(0)
   const all = pieces.filter((piece) => piece.length > 0).flatMap((piece) => split(piece))
@@ -137,6 +139,7 @@ function memoryInput(pieces: readonly Uint8Array[]): Input {
     stop: () => {},
     abort: () => {},
     close: () => {},
+    ...(resync === undefined ? {} : { resync }),
   }
 }
 
