@@ -8,6 +8,7 @@ import { type AddressInfo, connect, isIP } from 'node:net'
 import { dirname } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { type Health, liveness, METRICS_TYPE, metricsText, type MetricsSnapshot, readiness, statusOf } from './metrics.js'
+import { messageOf } from './stage.js'
 
 const HEADER_BYTES_MAX = 8192
 const CONNECTIONS_MAX = 64
@@ -54,7 +55,7 @@ export async function openHttp({ listen, snapshot, report }: HttpOptions): Promi
     try {
       answer(request, response, isLocal && listen.socket === '' ? listen.host : null, snapshot)
     } catch (error) {
-      if (!hasReported) report(`http: a request was answered with 500: ${error instanceof Error ? error.message : String(error)}`)
+      if (!hasReported) report(`http: a request was answered with 500: ${messageOf(error)}`)
       hasReported = true
       if (!response.headersSent) send(request, response, 500, TEXT, 'the program could not say; its log tells why\n')
       else response.destroy()

@@ -175,6 +175,11 @@ export class InputError extends Error {
   }
 }
 
+/** What anything that was thrown has to say. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
 /** What is known of the kernel whose log an input may bring. */
 export interface KernelFacts {
   /** it prints the number of every namespace but the initial one with "table full" (6.18 and later); null: its lines will tell */

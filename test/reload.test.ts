@@ -29,6 +29,9 @@ describe('SIGHUP', () => {
     const before = written
     await until(() => marksIn(at('all.ndjson')).length >= before)
     config('30ms', `  all: { type: file, path: ${at('all.ndjson')}, fsync: always }\n  second: { type: file, path: ${at('second.ndjson')} }\n`)
+    // the second comes while the first is at work
+    program.signal('SIGHUP')
+    await sleep(3)
     program.signal('SIGHUP')
     await writeOn(1000)
     await until(() => existsSync(at('second.ndjson')) && marksIn(at('all.ndjson')).length >= written)

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { type Settings, parseTime } from '../cli.js'
 import { completeConfig, type Condition as ConfigCondition, type Config, loadConfig } from '../config.js'
 import type { InputConfig, OutputConfig } from '../config.js'
+import type { TableFullOptions } from '../detectors/table-full.js'
 import { LINE_BYTES_MAX, TIME_BOOT } from '../event.js'
 import { localClock } from '../formats/local-time.js'
 import type { LogLevel } from '../log.js'
@@ -112,4 +113,15 @@ function textOf(value: unknown): string {
   if ('text' in value) return String(value.text)
   const { from, to } = value as { from: number; to: number }
   return `${from}-${to}`
+}
+
+/** Nobody waits for the first notice of an episode in a file: rather it names the namespace. */
+const ONCE_PATIENCE_SEC = 30
+
+export function ruleOptions(plan: Plan): Pick<TableFullOptions, 'quietSec' | 'repeatSec' | 'severity' | 'clearBelow' | 'expectations' | 'patienceSec'> {
+  const patience = plan.once ? { patienceSec: ONCE_PATIENCE_SEC } : {}
+  if (plan.rules === null) return patience
+  const { table_full: full, expect_table_full: expectations } = plan.rules
+  const of = (rule: typeof full) => ({ quietSec: rule.quiet / 1000, repeatSec: rule.repeat / 1000, severity: rule.severity })
+  return { ...patience, ...of(full), clearBelow: full.clear_below, expectations: of(expectations) }
 }

@@ -5,24 +5,24 @@ import { ConfigErrors } from '../config.js'
 import { FlowTracker } from '../detectors/flows/tracker.js'
 import { Holders } from '../detectors/flows/holders.js'
 import { Levels } from '../detectors/levels.js'
-import { TableFull, type TableFullOptions } from '../detectors/table-full.js'
+import { TableFull } from '../detectors/table-full.js'
 import { localClock } from '../formats/local-time.js'
 import { isNowhere } from '../inputs/descriptor.js'
 import { Log } from '../log.js'
-import { type FeedOptions, feedOf, hostFeeds, lineFormats, outputOf, TEXT_FORMAT, type World } from '../parts.js'
+import { type FeedOptions, feedOf, hostFeeds, lineFormats, TEXT_FORMAT, type World } from '../parts.js'
 import { NdjsonPrinter, type RecordContext } from '../printers/ndjson.js'
 import { summary } from '../printers/summary.js'
-import { Route } from '../route.js'
-import { type ChannelParts, Channels } from '../run/channel.js'
+import { Channels } from '../run/channel.js'
 import { Records } from '../run/records.js'
 import { Run } from '../run/run.js'
 import { Source } from '../run/source.js'
 import type { MetricsSnapshot, ProcessNumbers } from '../metrics.js'
-import { type Feed, type FullTable, type Input, type KernelFacts, type LineContext, type Loss, newLineContext, type Output } from '../stage.js'
+import { type Feed, type FullTable, type Input, type KernelFacts, type LineContext, type Loss, messageOf, newLineContext } from '../stage.js'
 import { Tally } from '../tally.js'
 import { Memory } from './memory.js'
-import { conditionOf, type Plan, planOf } from './plan.js'
-import { type Changes, changesOf } from './reload.js'
+import { Outlets } from './outlets.js'
+import { type Plan, planOf, ruleOptions } from './plan.js'
+import { Reload } from './reload.js'
 import { Service } from './watched.js'
 import { standingOf } from './standing.js'
 
@@ -46,9 +46,6 @@ export interface Terminal {
 
 const IDS_A_LINE = 1000
 
-/** Nobody waits for the first notice of an episode in a file: rather it names the namespace. */
-const ONCE_PATIENCE_SEC = 30
-
 /** Kernels from here on print the namespace's number with "table full". */
 const NAMES_NAMESPACES = [6, 18] as const
 
@@ -64,8 +61,7 @@ export async function run(settings: Settings, world: World, terminal: Terminal):
 }
 
 /** `readAgain` gives the plan as its configuration is now; it throws ConfigErrors. */
-async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World, terminal: Terminal): Promise<number> {
-  let plan = first
+async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World, terminal: Terminal): Promise<number> {
   const log = new Log(plan.logLevel)
   const report = (message: string): void => void log.warn(message)
   const tally = new Tally()
@@ -74,14 +70,14 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
   const tableFull: TableFull = new TableFull({
     ...ruleOptions(plan),
     emit: (alert) => {
-      if (plan.rules === null || (alert.rule === 'expect_table_full' ? plan.rules.expect_table_full : plan.rules.table_full).enabled) records.alert(alert)
+      const { rules } = reload.plan
+      if (rules === null || (alert.rule === 'expect_table_full' ? rules.expect_table_full : rules.table_full).enabled) records.alert(alert)
     },
     holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)),
     boot: world.bootId,
   })
   const levels = new Levels()
 
-  const outputs = new Map<string, Output>()
   /** What an output could not keep is told in a gap record; at the end there is no loop to do it in turn. */
   const early: (() => void)[] = []
   let inTurn = (tell: () => void): void => void early.push(tell)
@@ -106,14 +102,12 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
     return status
   }
 
-  const outputOptions = { ...world, report, state: plan.state, host: plan.host, onLost }
-  for (const config of plan.outputs) {
-    try {
-      outputs.set(config.name, await outputOf(config, outputOptions))
-    } catch (error) {
-      await log.error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
-      return done(FAILED)
-    }
+  const outlets = new Outlets(plan, { ...world, report, state: plan.state, host: plan.host, onLost })
+  try {
+    await outlets.open()
+  } catch (error) {
+    await log.error(messageOf(error))
+    return done(FAILED)
   }
   let memory: Memory | null = null
   if (plan.state !== '') {
@@ -133,7 +127,7 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
   if (plan.inputs.some(({ type }) => type === 'stdin') && isNowhere(0)) report('standard input is closed or /dev/null: there is nothing to read')
   if (plan.outputs.some(({ type }) => type === 'stdout') && isNowhere(1)) report('standard output is closed or /dev/null: the records go nowhere')
 
-  channels = new Channels(channelsOf(plan, outputs), () => running.abort())
+  channels = new Channels(outlets.channels(), () => running.abort())
   const own: RecordContext = { host: plan.host, input: '', netns: 0, netnsName: '', ridPrefix: plan.rid ? world.random : null }
   const writeDumps = plan.inputs.some((input) => input.type === 'conntrack' && input.dump === 'write')
   const records: Records = new Records({ channels, tracker, tally, tableFull, own, levels, printer: new NdjsonPrinter(), writeDumps })
@@ -152,7 +146,8 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
           random: world.random,
           lineBytesMax: plan.lineBytesMax,
           context: contextOf(input, plan),
-          ...formatsOf(input, plan),
+          // what takes effect with the next start stays as it is
+          ...formatsOf(input, { ...reload.plan, format: plan.format, bootTime: plan.bootTime }),
           kernelFacts: input.isLive && !plan.once ? ofThisHost : { namesNamespaces: null, initialNetns: 0 },
           diagnose: (message) => void log.warn(message, plan.isRun ? { input: input.name } : {}),
         },
@@ -164,89 +159,24 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
   memory?.tellRestart(records)
   const seconds = (): number => world.now().sec + world.now().usec / 1e6
   const startedAt = seconds()
-  const config = { path: plan.path, loadedAt: startedAt, reloads: 0, failedReloads: 0, fault: '' }
   const snapshot = (): MetricsSnapshot =>
     standingOf({
-      ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt, plan, config },
+      ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt, plan: reload.plan, config: reload.numbers },
       ...{ feeds, run: running, records, channels: channels!, tally, tracker, tableFull, store },
     })
   const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds: opened.length, snapshot, report })
+  const reload: Reload = new Reload({
+    ...{ plan, readAgain, outlets, feeds, run: running, channels, tableFull, service, now: seconds, report },
+    feedOf: (input, saved) => {
+      const options = feedOptions(inputs++)
+      return feedOf(input, saved === null ? options : { ...options, saved: saved.length === 0 ? {} : { [input.name]: saved } })
+    },
+  })
   try {
     await service.begin()
   } catch (error) {
     await log.error(messageOf(error))
     return done(FAILED)
-  }
-  /** The new configuration is read and checked, and its outputs are opened, before anything old is touched; then it takes the place of the old between two batches. */
-  const reload = async (): Promise<void> => {
-    if (plan.path === '') return
-    service.reloading()
-    const release = running.hold()
-    try {
-      const next = await readAgain()
-      const changes = changesOf(plan, next)
-      // a spool is opened by one at a time, and so is a file whose tail may be half written
-      const isHeld = (name: string): boolean => {
-        const [old, new_] = [plan, next].map(({ outputs: all }) => all.find((output) => output.name === name))
-        return old?.type === 'webhook' || (old?.type === 'file' && new_?.type === 'file' && old.path === new_.path)
-      }
-      const made = new Map<string, Output>()
-      try {
-        for (const output of next.outputs) if (changes.newOutputs.includes(output.name) && !isHeld(output.name)) made.set(output.name, await outputOf(output, outputOptions))
-      } catch (error) {
-        for (const output of made.values()) await output.close()
-        throw error
-      }
-      await new Promise<void>((resolve, fail) => running.inject(() => exchange(next, changes, made, isHeld).then(resolve, fail)))
-      for (const name of changes.oldInputs) {
-        const feed = feeds.get(name)!
-        feeds.delete(name)
-        moved.set(name, await running.take(feed))
-      }
-      for (const input of next.inputs) {
-        if (!changes.newInputs.includes(input.name)) continue
-        const saved = moved.get(input.name) ?? memory?.saved[input.name] ?? []
-        const feed = await feedOf(input, { ...feedOptions(inputs++), saved: saved.length > 0 ? { [input.name]: saved } : {} })
-        feeds.set(input.name, feed)
-        running.add(feed)
-      }
-      config.reloads++
-      config.fault = ''
-      config.loadedAt = seconds()
-      if (changes.later.length > 0) report(`reload: ${changes.later.join(', ')} take${changes.later.length === 1 ? 's' : ''} effect with the next start`)
-    } catch (error) {
-      config.failedReloads++
-      config.fault = messageOf(error)
-      report(`reload: ${messageOf(error)}; what ran before goes on`)
-    }
-    release()
-    service.reloaded()
-  }
-  /** positions of inputs that a reload ended, for those that come under their names */
-  const moved = new Map<string, readonly unknown[]>()
-  /** Between two batches: the records so far go to the outputs that they were for. */
-  const exchange = async (next: Plan, changes: Changes, made: ReadonlyMap<string, Output>, isHeld: (name: string) => boolean): Promise<void> => {
-    await channels!.drained()
-    for (const output of next.outputs.filter(({ name }) => changes.newOutputs.includes(name) && isHeld(name))) {
-      const before = plan.outputs.find(({ name }) => name === output.name)!
-      await outputs.get(output.name)!.close()
-      try {
-        outputs.set(output.name, await outputOf(output, outputOptions))
-      } catch (error) {
-        outputs.set(output.name, await outputOf(before, outputOptions))
-        channels!.replace(channelsOf(plan, outputs))
-        for (const each of made.values()) await each.close()
-        throw error
-      }
-    }
-    for (const name of changes.oldOutputs.filter((each) => !isHeld(each) || !next.outputs.some((output) => output.name === each))) {
-      await outputs.get(name)!.close()
-      outputs.delete(name)
-    }
-    for (const [name, output] of made) outputs.set(name, output)
-    channels!.replace(channelsOf(next, outputs))
-    tableFull.setRules(ruleOptions(next))
-    plan = next
   }
   terminal.onStop({
     stop: () => {
@@ -258,14 +188,8 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
       return done(FAILED)
     },
     reopen: () => {
-      void reload()
-      for (const output of outputs.values()) {
-        try {
-          output.reopen?.()
-        } catch (error) {
-          report(`output ${output.name} cannot be opened anew: ${messageOf(error)}`)
-        }
-      }
+      void reload.again()
+      outlets.reopen()
     },
   })
   terminal.onAsk(() => void tellLive(tracker, log))
@@ -274,14 +198,10 @@ async function runPlan(first: Plan, readAgain: () => Promise<Plan>, world: World
   const { failure, missing } = await running.toEnd()
   inTurn = (tell) => tell()
   for (const message of [missing, failure]) if (message !== '') await log.error(message)
-  for (const output of outputs.values()) output.tellLosses?.()
+  outlets.tellLosses()
   if (failure === '') await memory?.keepLast(running, channels)
   await service.end()
-  // what a webhook could not deliver is told by the others
-  const isWebhook = (output: Output): boolean => plan.outputs.some(({ name, type }) => name === output.name && type === 'webhook')
-  await Promise.all([...outputs.values()].filter(isWebhook).map((output) => output.close()))
-  await channels.drained()
-  await Promise.all([...outputs.values()].filter((output) => !isWebhook(output)).map((output) => output.close()))
+  await outlets.close(channels)
   return done(missing !== '' ? NOT_THERE : failure !== '' ? FAILED : DONE)
 }
 
@@ -297,31 +217,6 @@ async function tellLive(tracker: FlowTracker, log: Log): Promise<void> {
       await log.info('live flows', { ...(netns === 0 ? {} : { netns }), ids: some, left })
     }
   }
-}
-
-function ruleOptions(plan: Plan): Pick<TableFullOptions, 'quietSec' | 'repeatSec' | 'severity' | 'clearBelow' | 'expectations' | 'patienceSec'> {
-  const patience = plan.once ? { patienceSec: ONCE_PATIENCE_SEC } : {}
-  if (plan.rules === null) return patience
-  const { table_full: full, expect_table_full: expectations } = plan.rules
-  const of = (rule: typeof full) => ({ quietSec: rule.quiet / 1000, repeatSec: rule.repeat / 1000, severity: rule.severity })
-  return { ...patience, ...of(full), clearBelow: full.clear_below, expectations: of(expectations) }
-}
-
-/** Outputs that want the same are one channel. */
-function channelsOf(plan: Plan, outputs: ReadonlyMap<string, Output>): ChannelParts[] {
-  const byWhen = new Map<string, { when: Plan['outputs'][number]['when']; outputs: Output[] }>()
-  for (const { name, when } of plan.outputs) {
-    const key = JSON.stringify(when)
-    const channel = byWhen.get(key) ?? { when, outputs: [] }
-    channel.outputs.push(outputs.get(name)!)
-    byWhen.set(key, channel)
-  }
-  return [...byWhen.values()].map(({ when, outputs: same }) => ({
-    route: new Route({ ...plan.route, when: when === null || when === 'unmatched' ? [] : when.map(conditionOf) }),
-    outputs: same,
-    isUnmatched: when === 'unmatched',
-    hasConditions: when !== null && when !== 'unmatched',
-  }))
 }
 
 function contextOf(input: Input, plan: Plan): RecordContext {
@@ -350,8 +245,4 @@ function formatsOf(input: Input, plan: Plan): { readonly lines: LineContext; rea
 function isAtLeast(release: string, [major, minor]: readonly [number, number]): boolean {
   const [a = 0, b = 0] = release.split('.').map((part) => Number.parseInt(part, 10))
   return a > major || (a === major && b >= minor)
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

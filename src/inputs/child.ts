@@ -10,7 +10,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, constants, statSync } from 'node:fs'
 import split2 from 'split2'
 import { CHUNK_BYTES_MAX } from '../event.js'
-import { type BootTime, type Input, InputError, type Notice, NOTICES_ONLY } from '../stage.js'
+import { type BootTime, type Input, InputError, messageOf, type Notice, NOTICES_ONLY } from '../stage.js'
 
 const LF = 10
 const SHELL = '/bin/sh'
@@ -189,7 +189,7 @@ export class Child {
     try {
       this.start()
     } catch (error) {
-      this.#end({ status: -1, signal: '', failure: error instanceof Error ? error.message : String(error), lastWords: '', isStopped: false })
+      this.#end({ status: -1, signal: '', failure: messageOf(error), lastWords: '', isStopped: false })
     }
   }
 }

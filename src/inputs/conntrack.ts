@@ -6,7 +6,7 @@
  */
 import { statSync } from 'node:fs'
 import { CHUNK_BYTES_MAX, type Gap, type GapCause, type Time } from '../event.js'
-import { type BootTime, type Feed, type Input, InputError, type Notice, NOTICES_ONLY } from '../stage.js'
+import { type BootTime, type Feed, type Input, InputError, messageOf, type Notice, NOTICES_ONLY } from '../stage.js'
 import { Child, type ChildEnd, type Environment, howItEnded, saidOnce } from './child.js'
 import { Balance, entriesOf } from './conntrack/balance.js'
 import { type DumpOver, TableDump } from './conntrack/dump.js'
@@ -435,7 +435,7 @@ class ConntrackInput implements Input {
     } catch (error) {
       this.#listener = null
       if (this.#onListening !== null) this.#onListening(error as Error)
-      else this.#say(error instanceof Error ? error.message : String(error))
+      else this.#say(messageOf(error))
     }
   }
 

@@ -8,7 +8,7 @@ import { constants, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
 import { CHUNK_BYTES_MAX, TIME_BOOT } from '../event.js'
-import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
+import { type BootTime, type Feed, type Input, InputError, messageOf } from '../stage.js'
 import { bootOfFile } from './boot.js'
 import { positionOf } from './descriptor.js'
 
@@ -40,7 +40,7 @@ export function stdinFeed(options: StdinOptions): Feed {
       try {
         input = openStdin(options)
       } catch (error) {
-        throw new InputError('broken', `standard input cannot be read: ${error instanceof Error ? error.message : String(error)}`)
+        throw new InputError('broken', `standard input cannot be read: ${messageOf(error)}`)
       }
       add(input)
     },

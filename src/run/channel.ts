@@ -6,7 +6,7 @@ import { out, Pages, pen, type PrintedPage } from '../printers/pages.js'
 import type { Time } from '../event.js'
 import type { Route } from '../route.js'
 import { isShedFirst, timeOf, typeOf } from '../spool/lines.js'
-import type { Output } from '../stage.js'
+import { messageOf, type Output } from '../stage.js'
 
 /** A copied page is handed on at this size; while so much is on its way nothing more is read. */
 const COPY_BYTES = 1 << 16
@@ -307,7 +307,7 @@ class OutputQueue {
         }
       } catch (error) {
         const { name } = this.output
-        this.failure = `output ${name === '-' ? 'to standard output' : name} failed: ${error instanceof Error ? error.message : String(error)}`
+        this.failure = `output ${name === '-' ? 'to standard output' : name} failed: ${messageOf(error)}`
         this.#gone()
       } finally {
         release()

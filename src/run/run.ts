@@ -4,7 +4,7 @@
  * merged by time, so that the same files give the same bytes in every run.
  */
 import type { Time } from '../event.js'
-import { type Feed, type Input, InputError, NOTICES_ONLY } from '../stage.js'
+import { type Feed, type Input, InputError, messageOf, NOTICES_ONLY } from '../stage.js'
 import type { Channels } from './channel.js'
 import type { Records } from './records.js'
 import type { Source } from './source.js'
@@ -339,8 +339,4 @@ export class Run {
 
 function isBefore(a: Time, b: Time): boolean {
   return a.sec < b.sec || (a.sec === b.sec && a.usec < b.usec)
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -3,6 +3,7 @@
  *
  * Rows wait a moment before they are given: the events that made them what they are come through a pipe of their own, and must come first.
  */
+import { messageOf } from '../../stage.js'
 import { Child, type ChildEnd, type Environment, howItEnded } from '../child.js'
 import { WholeLines } from './lines.js'
 import { isChatter, rowsShown } from './tool.js'
@@ -104,7 +105,7 @@ export class TableDump {
     try {
       this.#child.start()
     } catch (error) {
-      this.#over({ failure: error instanceof Error ? error.message : String(error), end: null, words: '' })
+      this.#over({ failure: messageOf(error), end: null, words: '' })
     }
   }
 

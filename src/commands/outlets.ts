@@ -1,0 +1,122 @@
+/** The outputs of a run: opened as a plan says, exchanged between two batches, closed at the end; and which records go to which. */
+import { type OutputOptions, outputOf } from '../parts.js'
+import { Route } from '../route.js'
+import type { ChannelParts, Channels } from '../run/channel.js'
+import { messageOf, type Output } from '../stage.js'
+import type { Changes } from './changes.js'
+import { conditionOf, type Plan } from './plan.js'
+
+export class Outlets {
+  readonly #options: OutputOptions
+  readonly #outputs = new Map<string, Output>()
+  #plan: Plan
+
+  constructor(plan: Plan, options: OutputOptions) {
+    this.#plan = plan
+    this.#options = options
+  }
+
+  /** Throws an Error that names the output. */
+  async open(): Promise<void> {
+    for (const config of this.#plan.outputs) {
+      try {
+        this.#outputs.set(config.name, await outputOf(config, this.#options))
+      } catch (error) {
+        throw new Error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
+      }
+    }
+  }
+
+  /** Outputs that want the same are one channel. */
+  channels(): ChannelParts[] {
+    const { route, outputs } = this.#plan
+    const byWhen = new Map<string, { when: Plan['outputs'][number]['when']; outputs: Output[] }>()
+    for (const { name, when } of outputs) {
+      const key = JSON.stringify(when)
+      const channel = byWhen.get(key) ?? { when, outputs: [] }
+      channel.outputs.push(this.#outputs.get(name)!)
+      byWhen.set(key, channel)
+    }
+    return [...byWhen.values()].map(({ when, outputs: same }) => ({
+      route: new Route({ ...route, when: when === null || when === 'unmatched' ? [] : when.map(conditionOf) }),
+      outputs: same,
+      isUnmatched: when === 'unmatched',
+      hasConditions: when !== null && when !== 'unmatched',
+    }))
+  }
+
+  /** Opens what the next plan has and the old one has not, beside the old ones. Throws with nothing changed. */
+  async prepare(next: Plan, { newOutputs }: Changes): Promise<Map<string, Output>> {
+    const made = new Map<string, Output>()
+    try {
+      for (const output of next.outputs) if (newOutputs.includes(output.name) && !this.#isHeld(next, output.name)) made.set(output.name, await outputOf(output, this.#options))
+    } catch (error) {
+      await closeAll(made.values())
+      throw error
+    }
+    return made
+  }
+
+  /** Between two batches: the records so far go to the outputs that they were for. Throws with the old ones in their places. */
+  async exchange(next: Plan, { oldOutputs, newOutputs }: Changes, made: ReadonlyMap<string, Output>, channels: Channels): Promise<void> {
+    await channels.drained()
+    const changed: string[] = []
+    try {
+      for (const output of next.outputs.filter(({ name }) => newOutputs.includes(name) && this.#isHeld(next, name))) {
+        changed.push(output.name)
+        await this.#outputs.get(output.name)!.close()
+        this.#outputs.set(output.name, await outputOf(output, this.#options))
+      }
+    } catch (error) {
+      for (const name of changed) {
+        // the last of them is the one that was closed and could not be opened
+        if (name !== changed.at(-1)) await this.#outputs.get(name)!.close()
+        this.#outputs.set(name, await outputOf(this.#plan.outputs.find((before) => before.name === name)!, this.#options))
+      }
+      channels.replace(this.channels())
+      await closeAll(made.values())
+      throw error
+    }
+    for (const name of oldOutputs.filter((each) => !this.#isHeld(next, each) || !next.outputs.some((output) => output.name === each))) {
+      await this.#outputs.get(name)!.close()
+      this.#outputs.delete(name)
+    }
+    for (const [name, output] of made) this.#outputs.set(name, output)
+    this.#plan = next
+    channels.replace(this.channels())
+  }
+
+  /** A spool is opened by one at a time, and so is a file whose tail may be half written. */
+  #isHeld(next: Plan, name: string): boolean {
+    const [old, anew] = [this.#plan, next].map(({ outputs }) => outputs.find((output) => output.name === name))
+    return old?.type === 'webhook' || (old?.type === 'file' && anew?.type === 'file' && old.path === anew.path)
+  }
+
+  /** Files that were renamed are left for new ones. */
+  reopen(): void {
+    for (const output of this.#outputs.values()) {
+      try {
+        output.reopen?.()
+      } catch (error) {
+        this.#options.report(`output ${output.name} cannot be opened anew: ${messageOf(error)}`)
+      }
+    }
+  }
+
+  tellLosses(): void {
+    for (const output of this.#outputs.values()) output.tellLosses?.()
+  }
+
+  /** Webhooks first: what one of them could not deliver is told by the others. */
+  async close(channels: Channels): Promise<void> {
+    const isWebhook = (output: Output): boolean => this.#plan.outputs.some(({ name, type }) => name === output.name && type === 'webhook')
+    const all = [...this.#outputs.values()]
+    await closeAll(all.filter(isWebhook))
+    await channels.drained()
+    await closeAll(all.filter((output) => !isWebhook(output)))
+  }
+}
+
+async function closeAll(outputs: Iterable<Output>): Promise<void> {
+  await Promise.all(Array.from(outputs, (output) => output.close()))
+}
