@@ -12,8 +12,9 @@ import { type ConntrackOptions, conntrackFeed } from '../src/inputs/conntrack.js
 import { Balance, entriesOf } from '../src/inputs/conntrack/balance.js'
 import { WholeLines } from '../src/inputs/conntrack/lines.js'
 import { LineQueue } from '../src/inputs/conntrack/queue.js'
-import { dumpArguments, type EventName, eventNames, isChatter, listenArguments, refusal, releaseOf, rowsShown } from '../src/inputs/conntrack/tool.js'
+import { dumpArguments, type EventName, eventNames, isChatter, listenArguments, NEWEST, refusal, rowsShown } from '../src/inputs/conntrack/tool.js'
 import { type Input, InputError, type Notice, NOTICES_ONLY } from '../src/stage.js'
+import { releaseOf } from '../src/tool-release.js'
 
 const event = (n: number, tag = 'NEW'): string => `[1795368807.239084]\t${`[${tag}]`.padStart(9)} udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=${n} dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=${n} id=${n}`
 const row = (n: number): string => `udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=${n} dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=${n} mark=0 use=1 id=${n}`
@@ -148,7 +149,7 @@ function isAlive(id: number): boolean {
 
 describe('the command line', () => {
   const tool = (release: string, more: { events?: readonly EventName[]; hasLabelNames?: boolean; bufferBytes?: number } = {}) => ({
-    release: releaseOf(`conntrack v${release} (conntrack-tools)`),
+    release: releaseOf(`conntrack v${release} (conntrack-tools)`)!,
     hasLabelNames: false,
     events: eventNames,
     bufferBytes: 0,
@@ -173,8 +174,9 @@ describe('the command line', () => {
     expect(dumpArguments(tool('1.4.7'), 'ipv6').join(' ')).toBe('-L -f ipv6 -o id,ktimestamp,userspace')
   })
 
-  test('a release that cannot be read is a new one', () => {
-    expect(releaseOf('conntrack from tomorrow')).toEqual([99, 0, 0])
+  test('of a release that cannot be read is that of a new one', () => {
+    expect(releaseOf('conntrack from tomorrow')).toBe(null)
+    expect(listenArguments({ ...tool('1.4.9'), release: NEWEST })).toEqual(listenArguments(tool('1.4.9')))
   })
 })
 

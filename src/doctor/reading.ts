@@ -1,4 +1,5 @@
 /** Can everything be read that is to be read: the kernel's log, the journal, events by the conntrack tool, the kernel's counters, files, other namespaces? */
+import { BUFFER_MISSES, isBefore, releaseOf, STAYS_AT_OVERRUN } from '../tool-release.js'
 import type { Check, Facts, Fault, Plan, ProgramPlace, Severity } from './model.js'
 
 const PACKAGE = 'apt install conntrack (Debian, Ubuntu), or dnf install conntrack-tools (Fedora, RHEL), apk add conntrack-tools (Alpine)'
@@ -30,21 +31,6 @@ const LOG_LOST = "every line of the kernel's log: table full, suppressed lines, 
 const toolWorks = ({ toolCount }: Facts): boolean => toolCount.status === 0
 const placeIsThere = (place: ProgramPlace): boolean => typeof place !== 'string'
 const isDeniedByKernel = ({ toolCount }: Facts): boolean => /must be root|CAP_NET_ADMIN|Operation not permitted/.test(toolCount.stderr)
-
-/** Numbers of `conntrack v1.4.7 (conntrack-tools)`; null where the text has none. */
-function releaseOf(text: string): readonly [number, number, number] | null {
-  const [, major, minor, patch] = /\bv(\d+)\.(\d+)(?:\.(\d+))?/.exec(text) ?? []
-  return major === undefined ? null : [Number(major), Number(minor), Number(patch ?? 0)]
-}
-
-function isBefore(release: readonly [number, number, number], [major, minor, patch]: readonly [number, number, number]): boolean {
-  return (release[0] - major || release[1] - minor || release[2] - patch) < 0
-}
-
-/** Up to 1.4.5 the tool ends at an overrun; from here on it stays (conntrack-tools 1.4.6). */
-const STAYS = [1, 4, 6] as const
-/** From here on `-b` is set on a socket that no events come from; no release up to 1.4.9 has mended it (conntrack-tools commit 5ec684b). */
-const BUFFER_MISSES = [1, 4, 7] as const
 
 /** Does the tool's own buffer size count? */
 export function bufferIsSet(facts: Facts, plan: Plan): boolean {
@@ -191,7 +177,7 @@ const tool: readonly Check[] = [
     lost: 'events between an overrun and the restart of the tool, which such releases need because they end at an overrun; the table is read anew, short flows are in no record',
     judge(facts, plan) {
       const release = plan.conntrack === null ? null : releaseOf(facts.toolVersion.stdout)
-      return release === null || !isBefore(release, STAYS)
+      return release === null || !isBefore(release, STAYS_AT_OVERRUN)
         ? []
         : [
             {

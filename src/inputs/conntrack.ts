@@ -7,6 +7,7 @@
 import { statSync } from 'node:fs'
 import { CHUNK_BYTES_MAX, type Gap, type GapCause, type Time } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, messageOf, type Notice, NOTICES_ONLY } from '../stage.js'
+import { releaseOf } from '../tool-release.js'
 import { Child, type ChildEnd, type Environment, howItEnded, saidOnce } from './child.js'
 import { Balance, entriesOf } from './conntrack/balance.js'
 import { type DumpOver, TableDump } from './conntrack/dump.js'
@@ -21,9 +22,9 @@ import {
   eventNames,
   isChatter,
   listenArguments,
+  NEWEST,
   OVERRUN,
   refusal,
-  releaseOf,
   type ToolOptions,
 } from './conntrack/tool.js'
 
@@ -100,7 +101,7 @@ export function conntrackFeed(options: ConntrackOptions): Feed {
   return {
     name: options.name,
     async open(add) {
-      const release = releaseOf(await version(options))
+      const release = releaseOf(await version(options)) ?? NEWEST
       if (stopped) return
       input = new ConntrackInput(options, { release, hasLabelNames: isFile(LABEL_NAMES), events: options.events ?? eventNames, bufferBytes: options.bufferBytes ?? 0 })
       await input.start()

@@ -113,18 +113,20 @@ export class Source implements Origin {
 
   /** Takes what the input has just read. The input may read on then. */
   take(n: number): void {
+    this.#frame.lay(this.#taken(n))
+  }
+
+  /** What was read, and what came with it. */
+  #taken(n: number): Uint8Array {
     const { input } = this
     this.isDump = input.isDump
     this.#received()
     this.#records.from(this)
     for (const notice of input.notices) this.#notice(notice)
-    if (n > 0) {
-      this.#records.tally.bytes += n
-      this.bytes += n
-      this.#frame.lay(input.chunk)
-    } else {
-      this.#frame.lay(NOTHING)
-    }
+    if (n <= 0) return NOTHING
+    this.#records.tally.bytes += n
+    this.bytes += n
+    return input.chunk.subarray(0, n)
   }
 
   /** Works through what is laid. `final`: no line waits for the next one any longer. */
@@ -160,10 +162,15 @@ export class Source implements Origin {
 
   /** The input is at its end: what is left is a line. */
   finish(): Promise<void> {
-    if (this.input.isCutOff === true) this.#frame.drop()
-    else this.#frame.finish()
+    this.#endFrame()
     this.#received()
     return this.batch(true)
+  }
+
+  /** What is left is a line, unless its rest is known to be missing. */
+  #endFrame(): void {
+    if (this.input.isCutOff === true) this.#frame.drop()
+    else this.#frame.finish()
   }
 
   /** The time of the next record, of an input that ends; null at the end. What has no time is handed on at once. */
@@ -192,20 +199,11 @@ export class Source implements Origin {
   /** False when there is no piece to look at: notices alone, or the end. */
   async #nextPiece(): Promise<boolean> {
     const n = await this.input.next()
-    this.isDump = this.input.isDump
-    this.#received()
-    this.#records.from(this)
-    for (const notice of this.input.notices) this.#notice(notice)
-    this.#piece = n > 0 ? this.input.chunk.subarray(0, n) : NOTHING
+    this.#piece = this.#taken(n)
     this.#used = 0
-    if (n > 0) {
-      this.#records.tally.bytes += n
-      this.bytes += n
-    }
     if (n === 0) {
       this.#ended = true
-      if (this.input.isCutOff === true) this.#frame.drop()
-      else this.#frame.finish()
+      this.#endFrame()
       this.#toNextRecord(true)
     }
     return n > 0

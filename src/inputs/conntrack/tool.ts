@@ -1,6 +1,7 @@
 /**
  * What differs between the releases of the conntrack tool, and what its refusals mean. Options and texts: conntrack-tools src/conntrack.c from 0.9.6 to 1.4.9.
  */
+import { BUFFER_MISSES, isBefore, type Release } from '../../tool-release.js'
 
 export type EventName = 'new' | 'update' | 'destroy'
 export const eventNames: readonly EventName[] = ['new', 'update', 'destroy']
@@ -19,19 +20,12 @@ const SAID_ANYWAY = [
 const BANNER = /^conntrack v\S+ \(conntrack-tools\): (.*)$/
 const SHOWN = /^(\d+) flow (entries|events) ha(?:ve|s) been shown\.$/
 
-/** Release as [1, 4, 7], from `conntrack v1.4.7 (conntrack-tools)`; what cannot be read is taken for a new one. */
-export function releaseOf(text: string): readonly [number, number, number] {
-  const found = /\bv(\d+)\.(\d+)(?:\.(\d+))?/.exec(text)
-  return found === null ? [99, 0, 0] : [Number(found[1]), Number(found[2]), Number(found[3] ?? 0)]
-}
+/** What cannot be read is taken for a new one. */
+export const NEWEST: Release = [99, 0, 0]
 
-function isBefore(release: readonly [number, number, number], major: number, minor: number, patch: number): boolean {
-  return (release[0] - major || release[1] - minor || release[2] - patch) < 0
-}
-
-/** Does `-b` reach the socket that events are read from? From 1.4.7 to (at least) 1.4.9 it is set on another one. */
-export function bufferSizeHelps(release: readonly [number, number, number]): boolean {
-  return isBefore(release, 1, 4, 7)
+/** Does `-b` reach the socket that events are read from? */
+export function bufferSizeHelps(release: Release): boolean {
+  return isBefore(release, BUFFER_MISSES)
 }
 
 /**
@@ -40,17 +34,17 @@ export function bufferSizeHelps(release: readonly [number, number, number]): boo
  * where there are names for them, else it only warns. `userspace`: who deleted a flow, printed by 1.4.6 when asked and later always. Not `extended`: the
  * addresses tell the family. Not XML: three times the bytes, cut off at 1,024 of them, and since 1.4.9 without who deleted a flow.
  */
-function outputs(release: readonly [number, number, number], hasLabelNames: boolean): string[] {
+function outputs(release: Release, hasLabelNames: boolean): string[] {
   return [
     'id',
-    ...(isBefore(release, 1, 0, 0) ? [] : ['ktimestamp']),
-    ...(hasLabelNames && !isBefore(release, 1, 4, 2) ? ['labels'] : []),
-    ...(isBefore(release, 1, 4, 6) ? [] : ['userspace']),
+    ...(isBefore(release, [1, 0, 0]) ? [] : ['ktimestamp']),
+    ...(hasLabelNames && !isBefore(release, [1, 4, 2]) ? ['labels'] : []),
+    ...(isBefore(release, [1, 4, 6]) ? [] : ['userspace']),
   ]
 }
 
 export interface ToolOptions {
-  readonly release: readonly [number, number, number]
+  readonly release: Release
   readonly hasLabelNames: boolean
   readonly events: readonly EventName[]
   /** bytes, 0 as it is */
