@@ -1,5 +1,12 @@
+/** What a run has counted, and what it has to say of the last episodes. */
+
+/** A summary is short. */
+const EPISODES_SHOWN = 5
+
 /** The sums of a run: every line is in exactly one of them, so that lines = flows + expects + kernel + notes + ignored + rejected. */
 export class Tally {
+  /** what was last said of each of the latest episodes, by their ids */
+  readonly episodes = new Map<string, string>()
   lines = 0
   bytes = 0
   flows = 0
@@ -9,6 +16,7 @@ export class Tally {
   notes = 0
   ignored = 0
   rejected = 0
+  /** notices of episodes */
   alerts = 0
   gaps = 0
   /** records printed */
@@ -16,4 +24,11 @@ export class Tally {
   /** flow records by event: new, update, destroy, entry; ends by reason; for the summary */
   readonly events = [0, 0, 0, 0]
   readonly ends = [0, 0, 0, 0, 0, 0, 0, 0]
+
+  alert(episode: string, summary: string): void {
+    this.alerts++
+    this.episodes.delete(episode)
+    this.episodes.set(episode, summary)
+    if (this.episodes.size > EPISODES_SHOWN) this.episodes.delete(this.episodes.keys().next().value!)
+  }
 }

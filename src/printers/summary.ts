@@ -10,7 +10,7 @@ export function summary(tally: Tally, tracker: { readonly live: number; readonly
     `${count(tally.lines)} lines: ${count(tally.flows)} flow records, ${count(tally.expects)} expectations, ${tally.kernel > 0 ? `${count(tally.kernel)} kernel messages, ` : ''}${count(tally.ignored)} ignored, ${count(tally.rejected)} rejected`,
     `flows: ${count(started)} new, ${count(updated)} updates, ${count(ended)} ended, ${count(rows)} table rows; ${count(tracker.live)} still live${lost.length > 0 ? ` (${lost.join(', ')})` : ''}`,
     ...(reasons.length > 0 ? [`ends: ${reasons.join(', ')}`] : []),
-    ...(tally.alerts > 0 ? [`alerts: ${count(tally.alerts)} notices`] : []),
+    ...(tally.alerts > 0 ? [`alerts: ${count(tally.alerts)} ${tally.alerts === 1 ? 'notice' : 'notices'}`, ...Array.from(tally.episodes.values(), (said) => `  ${said}`)] : []),
     ...(tally.gaps > 0 ? [`gaps: ${count(tally.gaps)} (input known to be lost)`] : []),
   ]
   return `${parts.join('\n')}\n`

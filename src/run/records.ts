@@ -198,7 +198,7 @@ export class Records {
   }
 
   alert(alert: Alert): void {
-    this.tally.alerts++
+    this.tally.alert(alert.episode, alert.summary)
     if (alert.seq === 1) {
       const key = `${alert.rule} ${alert.netns}`
       const begun = this.begun.get(key) ?? { rule: alert.rule, netns: alert.netns, netnsName: alert.netnsName, count: 0 }
