@@ -337,6 +337,16 @@ describe('the tool', () => {
     expect(isAlive(pid())).toBe(false)
   })
 
+  test('a stop while it is asked for its release and does not answer comes to an end, and nothing is left', async () => {
+    writeFileSync(join(dir, 'conntrack'), `#!/bin/sh\necho $$ > ${join(dir, 'pid')}\ntrap '' TERM\nwhile :; do sleep 1; done\n`)
+    const feed = conntrackFeed(options())
+    const opening = feed.open(() => expect.unreachable('nothing was opened'))
+    await until('the question', () => existsSync(join(dir, 'pid')) && readFileSync(join(dir, 'pid'), 'utf8').endsWith('\n'))
+    feed.stop()
+    await opening
+    await until('nothing is left', () => !isAlive(pid()))
+  })
+
   test('a stop during a dump and of a tool that hangs comes to an end, and nothing is left', async () => {
     scripts({ dump: `echo $$ >"$FAKE/dump-pid"; ${lines(row(1))}; ${WAIT}` })
     const reader = await opened()

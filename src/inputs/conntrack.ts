@@ -97,22 +97,22 @@ const REDUMP_MS = 600_000
 /** A feed of one input. `open` throws InputError where the tool or the namespace is not there, or what it needs is not permitted. */
 export function conntrackFeed(options: ConntrackOptions): Feed {
   let input: ConntrackInput | null = null
-  let stopped = false
+  const stopped = new AbortController()
   return {
     name: options.name,
     async open(add) {
-      const release = releaseOf(await version(options)) ?? NEWEST
-      if (stopped) return
+      const release = releaseOf(await version(options, stopped.signal)) ?? NEWEST
+      if (stopped.signal.aborted) return
       input = new ConntrackInput(options, { release, hasLabelNames: isFile(LABEL_NAMES), events: options.events ?? eventNames, bufferBytes: options.bufferBytes ?? 0 })
       await input.start()
       add(input)
     },
     stop() {
-      stopped = true
+      stopped.abort()
       input?.stop()
     },
     abort() {
-      stopped = true
+      stopped.abort()
       input?.abort()
     },
   }
@@ -730,8 +730,8 @@ function namespaceRefused(path: string): InputError {
   return new InputError('missing', `the network namespace ${path} is not there: ip netns list shows the names`)
 }
 
-/** What the tool says of its release. */
-function version(options: ConntrackOptions): Promise<string> {
+/** What the tool says of its release; a tool that does not answer is not waited for when the run is to end. */
+function version(options: ConntrackOptions, stopped: AbortSignal): Promise<string> {
   return new Promise((resolve, fail) => {
     let text = ''
     const child = new Child({
@@ -749,6 +749,12 @@ function version(options: ConntrackOptions): Promise<string> {
     })
     try {
       child.start()
+      const giveUp = (): void => {
+        child.kill()
+        resolve('')
+      }
+      if (stopped.aborted) giveUp()
+      else stopped.addEventListener('abort', giveUp, { once: true })
     } catch (error) {
       fail(error)
     }
