@@ -6,7 +6,6 @@
  */
 import { closeSync } from 'node:fs'
 import { constants, endianness } from 'node:os'
-import { credentialName } from './unit.js'
 
 /** linux/socket.h, linux/net.h; the same on all architectures that koffi is built for */
 const AF_UNIX = 1
@@ -237,21 +236,5 @@ export class Progress {
     const { settled, attempts } = this.#before
     this.#before = now
     return now.settled !== settled || now.attempts !== attempts || now.taken === now.settled
-  }
-}
-
-/**
- * Reads files of secrets where systemd has put them: the unit that `conntrail service` prints hands each over with LoadCredential=, so that only root has to be able
- * to read the file itself. `directory` is CREDENTIALS_DIRECTORY. What is not there is read from its own path.
- */
-export function readCredentials<T>(read: (path: string) => T, directory: string | undefined): (path: string) => T {
-  if (directory === undefined || directory === '') return read
-  return (path) => {
-    try {
-      return read(`${directory}/${credentialName(path)}`)
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-      return read(path)
-    }
   }
 }

@@ -174,7 +174,7 @@ function networkLines({ remote, loopback, conntrack }: UnitNeeds): readonly stri
 
 /** The name under which LoadCredential= hands over a file. It may be any text without `:` that a file's name may be; no two paths have the same. */
 export function credentialName(path: string): string {
-  const [, named] = /^\/run\/credentials\/[^/]+\/([^/:]+)$/.exec(path) ?? []
+  const [, named] = CREDENTIAL_PATH.exec(path) ?? []
   if (named !== undefined) return named
   const plain = path.replaceAll(/[^A-Za-z0-9./]/g, (odd) => `_${odd.codePointAt(0)!.toString(16)}_`)
   return (plain.startsWith('/') ? plain.slice(1) : `./${plain}`).replaceAll('/', '-').slice(-NAME_MAX)
@@ -182,6 +182,15 @@ export function credentialName(path: string): string {
 
 /** FDNAME_MAX of systemd */
 const NAME_MAX = 255
+
+/** Where root keeps what is at a path: a file that the configuration expects among a service's credentials comes from systemd's own store. */
+export function credentialSource(path: string): string {
+  const [, named] = CREDENTIAL_PATH.exec(path) ?? []
+  return named === undefined ? path : `/etc/credstore/${named}`
+}
+
+/** As the service itself sees it; what stands for the unit's name counts for nothing. */
+const CREDENTIAL_PATH = /^\/run\/credentials\/[^/]+\/([^/:]+)$/
 
 function comment(text: string): string {
   const lines = ['#']

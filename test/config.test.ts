@@ -12,6 +12,7 @@ import { parse } from 'yaml'
 import { completeConfig, type Config, ConfigErrors, configSchema, errorText, loadConfig, Secret } from '../src/config.js'
 import { parseNetwork } from '../src/config/network.js'
 
+const isLong = process.env['CONNTRAIL_LONG_TESTS'] === '1'
 const folder = new URL('../fixtures/config/', import.meta.url)
 const names = readdirSync(folder).filter((name) => /\.(yaml|json)$/.test(name))
 const good = names.filter((name) => name.startsWith('good-'))
@@ -122,7 +123,7 @@ describe('faulty configurations', () => {
             expect([line <= text.split('\n').length, /\n|Invalid|undefined|received/.test(message)]).toEqual([true, false])
         }
       }),
-      { numRuns: 150 },
+      { numRuns: isLong ? 500 : 60 },
     )
   })
 })
@@ -165,7 +166,9 @@ describe('good configurations', () => {
     expect((await errorsOf(load('good-example.yaml'))).message).toContain(
       'outputs.pager.token: /run/credentials/conntrail/token cannot be read: there is no such file',
     )
-    expect((await load('good-example.yaml', true)).warnings).toEqual(['/run/credentials/conntrail/token cannot be read: there is no such file'])
+    expect((await load('good-example.yaml', true)).warnings).toEqual([
+      '/run/credentials/conntrail/token cannot be read: there is no such file; a service is handed it as the credential token: LoadCredential=token:/etc/credstore/token in its unit',
+    ])
   })
 
   test('conditions become lists of numbers and names', async () => {
@@ -375,7 +378,7 @@ describe('the JSON Schema', () => {
         expect(accepts(data)).toBe(true)
         expect(await complete(data)).toEqual(bare)
       }),
-      { numRuns: 20 },
+      { numRuns: isLong ? 60 : 10 },
     )
     const all = JSON.stringify(whole(() => true))
     for (const written of ['"quiet":"60s"', '"resync":"10m"', '"max_retry_after":"1h"', '"connect":"5s"', '"circuit_after":5']) expect(all).toContain(written)
@@ -402,7 +405,7 @@ describe('the JSON Schema', () => {
         for (const { message } of faults) expect(message).not.toMatch(/Invalid|undefined|received/)
         if (faults.length === 0) expect(accepts(JSON.parse(JSON.stringify(data)))).toBe(true)
       }),
-      { numRuns: 120 },
+      { numRuns: isLong ? 400 : 40 },
     )
   })
 })
@@ -424,7 +427,7 @@ test('units', async () => {
       if (bytes < 1000 || milliseconds < 1000) return void (await errorsOf(loading))
       expect((await loading).outputs[0]).toMatchObject({ rotate: { size: bytes, every: milliseconds } })
     }),
-    { numRuns: 60 },
+    { numRuns: isLong ? 200 : 30 },
   )
 })
 

@@ -60,9 +60,42 @@ describe('SIGHUP', () => {
     await sleep(300)
     appendFileSync(`${folder}/a.log`, event(2))
     await until(() => marksIn(`${folder}/all.ndjson`).length === 2)
+    // as it is while an editor writes it
+    writeFileSync(`${folder}/c.yaml`, '')
+    program.signal('SIGHUP')
+    await sleep(300)
+    appendFileSync(`${folder}/a.log`, event(3))
+    await until(() => marksIn(`${folder}/all.ndjson`).length === 3)
     program.signal('SIGTERM')
     const { status, diagnostics } = await program.ended
     expect(status).toBe(0)
-    expect(diagnostics.map(({ msg }) => String(msg))).toEqual([expect.stringMatching(/^reload: .*missing\/all\.ndjson.*; what ran before goes on$/)])
+    expect(diagnostics.map(({ msg }) => String(msg))).toEqual([
+      expect.stringMatching(/^reload: .*missing\/all\.ndjson.*; what ran before goes on$/),
+      expect.stringMatching(/^reload: .*c\.yaml: it names no inputs any more, and that takes a restart; what ran before goes on$/),
+    ])
+  })
+
+  test('whether rows of the table are written is as the new configuration says', async () => {
+    const folder = scratch('dumps')
+    mkdirSync(folder)
+    const tuple = 'src=10.0.0.1 dst=10.0.0.2 sport=1 dport=53 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=53 dport=1'
+    // in the place of the tool: listens, as its first event says, and has a table of one row
+    const tool = `case "$1$3" in
+-V) echo 'conntrack v1.4.7 (conntrack-tools)' ;;
+-E*) echo '${event(1).trimEnd()}'; exec sleep 60 ;;
+-Lipv4) echo 'udp 17 29 ${tuple} mark=0 use=1 id=1'; echo 'conntrack v1.4.7 (conntrack-tools): 1 flow entries have been shown.' >&2 ;;
+-L*) echo 'conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown.' >&2 ;;
+esac`
+    writeFileSync(`${folder}/conntrack`, `#!/bin/sh\n${tool}\n`, { mode: 0o755 })
+    const config = (dump: string): void => writeFileSync(`${folder}/c.yaml`, `inputs:\n  flows: { type: conntrack, dump: ${dump} }\noutputs:\n  all: { type: file, path: ${folder}/all.ndjson }\n`)
+    const has = (event: string, times: number): boolean => existsSync(`${folder}/all.ndjson`) && readFileSync(`${folder}/all.ndjson`, 'utf8').split(`"event":"${event}"`).length > times
+    config('hide')
+    const program = new Program(['run', '-c', `${folder}/c.yaml`], 'ignore', 'ignore', { PATH: `${folder}:/usr/bin:/bin` })
+    await until(() => has('new', 1))
+    config('write')
+    program.signal('SIGHUP')
+    await until(() => has('entry', 1))
+    program.signal('SIGTERM')
+    expect((await program.ended).status).toBe(0)
   })
 })

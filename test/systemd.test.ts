@@ -1,15 +1,19 @@
 /**
- * What systemd is told, read by a real AF_UNIX datagram socket that python3 holds; and when the watchdog is told anything at all.
+ * What systemd is told, read by a real AF_UNIX datagram socket that python3 holds; when the watchdog is told anything at all; and where secrets are read that systemd
+ * has handed over.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { type Notifier, openNotifier, Progress, readCredentials, type Standing, watchdogEveryMs } from '../src/systemd.js'
+import { check } from '../src/commands/check.js'
+import { loadConfig, type ReadFile } from '../src/config.js'
+import { type Notifier, openNotifier, Progress, type Standing, watchdogEveryMs } from '../src/systemd.js'
 import { credentialName } from '../src/unit.js'
+import { cleanUp, Program } from './process-harness.js'
 
 const python = spawnSync('python3', ['-c', 'import socket']).status === 0 ? 'python3' : ''
 /** Says `bound`, waits for a line on its stdin, then prints each datagram as one line of JSON. */
@@ -228,31 +232,87 @@ describe('the watchdog', () => {
 })
 
 describe('credentials', () => {
-  const missing = Object.assign(new Error('none'), { code: 'ENOENT' })
+  const CONFIG = '/etc/conntrail.yaml'
+  const hook = (token: string, more = ''): string => `outputs: { hook: { type: webhook, url: "https://hook.example/in", token: { file: ${token} }${more} } }`
+  const failure = (code: string): Error => Object.assign(new Error(`${code}: no`), { code })
+  /** Files by their paths: what they hold, or why they cannot be read. */
+  const reader = (files: Readonly<Record<string, string | Error>>): ReadFile => (path) => {
+    const held = files[path] ?? failure('ENOENT')
+    if (held instanceof Error) throw held
+    return held
+  }
+  const tokenOf = async (token: string, files: Readonly<Record<string, string | Error>>, directory?: string): Promise<string | undefined> => {
+    const { outputs } = await loadConfig(CONFIG, reader({ [CONFIG]: hook(token), ...files }), directory === undefined ? {} : { CREDENTIALS_DIRECTORY: directory })
+    const [output] = outputs
+    return output?.type === 'webhook' ? output.token?.reveal() : undefined
+  }
+  const checked = async (text: string, files: Readonly<Record<string, string | Error>>, env: Readonly<Record<string, string>> = {}): Promise<{ status: number; said: string }> => {
+    let said = ''
+    const hear = (more: string): void => void (said += more)
+    return { status: await check(CONFIG, false, { read: reader({ [CONFIG]: text, ...files }), env, print: hear, printError: hear }), said }
+  }
+  const HERE = '/run/credentials/conntrail.service'
 
-  test('are read where systemd has put them, else from their own path', () => {
-    const files: Readonly<Record<string, string>> = { '/run/credentials/u/etc-conntrail-token': 'a', '/run/credentials/u/pager': 'b', '/etc/other': 'c' }
-    const read = readCredentials((path) => {
-      if (files[path] === undefined) throw missing
-      return files[path]
-    }, '/run/credentials/u')
-    expect(['/etc/conntrail/token', '/run/credentials/conntrail/pager', '/etc/other'].map(read)).toEqual(['a', 'b', 'c'])
-    expect(() => read('/nowhere')).toThrow(missing)
+  test.each([
+    ['handed over', '/etc/conntrail/token', { [`${HERE}/etc-conntrail-token`]: 'handed', '/etc/conntrail/token': 'own' }, 'handed'],
+    ['handed over, and the file itself for root alone', '/etc/conntrail/token', { [`${HERE}/etc-conntrail-token`]: 'handed', '/etc/conntrail/token': failure('EACCES') }, 'handed'],
+    ['not handed over', '/etc/conntrail/token', { '/etc/conntrail/token': 'own' }, 'own'],
+    ['named as the service sees it', '/run/credentials/conntrail/pager', { [`${HERE}/pager`]: 'handed' }, 'handed'],
+    ['named with the whole name of the unit', `${HERE}/pager`, { [`${HERE}/pager`]: 'handed' }, 'handed'],
+  ])('are read where systemd has put them, else from their own path: %s', async (_, path, files, expected) => {
+    expect(await tokenOf(path, files, HERE)).toBe(expected)
   })
 
-  test('that may not be read are no reason to look elsewhere', () => {
-    const denied = Object.assign(new Error('denied'), { code: 'EACCES' })
-    const read = readCredentials((path) => {
-      if (path.startsWith('/run/')) throw denied
-      return 'own'
-    }, '/run/credentials/u')
-    expect(() => read('/etc/token')).toThrow(denied)
+  test.each([undefined, ''])('without a directory (%j) are read as ever', async (directory) => {
+    expect(await tokenOf('/etc/token', { '/etc/token': 'own', '/etc-token': 'other' }, directory)).toBe('own')
   })
 
-  test('without a directory are read as ever', () => {
-    const read = (path: string): string => path
-    expect(readCredentials(read, undefined)).toBe(read)
-    expect(readCredentials(read, '')).toBe(read)
+  test('that may not be read are no reason to look elsewhere', async () => {
+    await expect(tokenOf('/etc/token', { [`${HERE}/etc-token`]: failure('EACCES'), '/etc/token': 'own' }, HERE)).rejects.toThrow('/etc/token cannot be read: this user may not read it')
+  })
+
+  test.each([
+    ['to a service', '/etc/token', {}, HERE, '/etc/token cannot be read: there is no such file; systemd has handed over no credential etc-token: print the unit anew with conntrail service, and restart it'],
+    ['to a service that may not read the file itself', '/etc/token', { '/etc/token': failure('EACCES') }, HERE, '/etc/token cannot be read: this user may not read it; systemd has handed over no credential etc-token: print'],
+    ['to nobody', '/etc/token', {}, undefined, /\/etc\/token cannot be read: there is no such file$/],
+    ['to nobody, and only root may read it', '/etc/token', { '/etc/token': failure('EACCES') }, undefined, '/etc/token cannot be read: this user may not read it; let this user read it, or hand it to a service as the credential etc-token'],
+    ['but looked for where a service has it', '/run/credentials/conntrail/pager', {}, undefined, 'a service is handed it as the credential pager: LoadCredential=pager:/etc/credstore/pager in its unit'],
+  ])('that are missing are named: handed %s', async (_, path, files, directory, says) => {
+    await expect(tokenOf(path, files, directory)).rejects.toThrow(says)
+  })
+
+  test('a private key is read where it was handed over', async () => {
+    const text = hook('/etc/token', ', tls: { cert_file: /etc/c.pem, key_file: /etc/k.pem }')
+    const files = { [CONFIG]: text, '/etc/token': 'own', '/etc/k.pem': 'own' }
+    const keyOf = async (more: object, env: object): Promise<unknown> => (await loadConfig(CONFIG, reader({ ...files, ...more }), { ...env })).outputs.map((output) => output.type === 'webhook' && output.tls.key_file)
+    expect(await keyOf({ [`${HERE}/etc-k.pem`]: 'handed' }, { CREDENTIALS_DIRECTORY: HERE })).toEqual([`${HERE}/etc-k.pem`])
+    expect(await keyOf({}, { CREDENTIALS_DIRECTORY: HERE })).toEqual(['/etc/k.pem'])
+    expect(await keyOf({}, {})).toEqual(['/etc/k.pem'])
+  })
+
+  test('a check says which of them are not there, and looks where systemd will have them from', async () => {
+    const text = hook('/run/credentials/conntrail/pager', ', tls: { cert_file: /etc/c.pem, key_file: /etc/k.pem }')
+    expect(await checked(text, { '/etc/k.pem': 'key' })).toEqual({
+      status: 0,
+      said: '/run/credentials/conntrail/pager cannot be read: there is no such file; a service is handed it as the credential pager: LoadCredential=pager:/etc/credstore/pager in its unit\n',
+    })
+    expect(await checked(text, { '/etc/credstore/pager': 'stored' })).toEqual({ status: 0, said: '/etc/k.pem cannot be read: there is no such file\n' })
+    expect(await checked(text, { '/etc/credstore/pager': 'stored', '/etc/k.pem': 'key' })).toEqual({ status: 0, said: '' })
+    const faulty = await checked(text, { '/etc/credstore/pager': 'of two\nlines', '/etc/k.pem': 'key' })
+    expect(faulty.status).toBe(2)
+    expect(faulty.said).toContain('outputs.hook.token: /run/credentials/conntrail/pager has a line break')
+    expect(faulty.said).not.toContain('of two')
+  })
+
+  test('the check before a reload sees those of the running service, and fails where the reload would', async () => {
+    const env = { MAINPID: '77', CREDENTIALS_DIRECTORY: HERE }
+    // to what it runs for a reload systemd does not show them
+    const closed = { [`${HERE}/etc-token`]: failure('EACCES'), '/etc/token': failure('EACCES') }
+    expect(await checked(hook('/etc/token'), { ...closed, [`/proc/77/root${HERE}/etc-token`]: 'handed' }, env)).toEqual({ status: 0, said: '' })
+    const refused = await checked(hook('/etc/token'), closed, env)
+    expect(refused.status).toBe(2)
+    expect(refused.said).toContain('outputs.hook.token: /etc/token cannot be read: this user may not read it; systemd has handed over no credential etc-token')
+    expect(await checked(hook('/etc/token'), { '/etc/token': 'own' }, { MAINPID: '77' })).toEqual({ status: 0, said: '' })
   })
 
   test('have names that LoadCredential= takes, and no two paths the same', () => {
@@ -263,5 +323,39 @@ describe('credentials', () => {
         if (one !== other) expect(credentialName(one)).not.toBe(credentialName(other))
       }),
     )
+  })
+})
+
+describe.skipIf(python === '')('the built program', () => {
+  afterEach(cleanUp)
+
+  test('says that it is ready when its inputs are open, and until then what it opens', async () => {
+    const heard = await receiver(join(folder, 'notify'))
+    heard.read()
+    const go = join(folder, 'go')
+    writeFileSync(join(folder, 'journalctl'), `#!/bin/sh\nuntil [ -e ${go} ]; do sleep 0.02; done\ncase "$*" in *--show-cursor*) echo '-- cursor: s=0;i=1' ;; *) exec sleep 600 ;; esac\n`, { mode: 0o755 })
+    writeFileSync(join(folder, 'c.yaml'), `inputs:\n  log: { type: journal }\n  flows: { type: file, path: ${folder}/*.log }\noutputs: { all: { type: file, path: ${folder}/all.ndjson } }\n`)
+    const program = new Program(['run', '-c', join(folder, 'c.yaml')], 'ignore', 'ignore', { NOTIFY_SOCKET: join(folder, 'notify'), PATH: `${folder}:${process.env['PATH']}` })
+    expect(await heard.message()).toMatch(/^STATUS=opening log(, flows)?$/)
+    writeFileSync(go, '')
+    let message = await heard.message()
+    while (message.startsWith('STATUS=opening')) message = await heard.message()
+    // a glob that matches nothing is open when it has been looked at
+    expect(message).toBe('READY=1\nSTATUS=0 lines read, 0 alerts, 0 gaps')
+    program.signal('SIGTERM')
+    expect(await heard.message()).toBe('STOPPING=1')
+    expect((await program.ended).status).toBe(0)
+  })
+
+  test('does not say so when one of them cannot be opened', async () => {
+    const heard = await receiver(join(folder, 'notify'))
+    heard.read()
+    const program = new Program(['run', '-i', `command:${folder}/not-there`, '-i', `${folder}/*.log`], 'ignore', 'ignore', { NOTIFY_SOCKET: join(folder, 'notify') })
+    expect((await program.ended).status).toBe(3)
+    const after = await notifier(join(folder, 'notify'))
+    after.status('the end')
+    const messages: string[] = []
+    while (messages.at(-1) !== 'STATUS=the end') messages.push(await heard.message())
+    expect(messages.filter((message) => message.includes('READY'))).toEqual([])
   })
 })

@@ -198,6 +198,12 @@ outputs:
     expect(error).toContain('the configuration asks for KEY of the environment')
   })
 
+  test('what the printing service was handed itself is not asked for', async () => {
+    const { out, error } = await run('outputs: { a: { type: webhook, url: "https://a.example/", token: { file: /etc/conntrail/token } } }', { CREDENTIALS_DIRECTORY: folder })
+    expect(values(out, 'LoadCredential')).toEqual(['etc-conntrail-token:/etc/conntrail/token'])
+    expect(out + error).not.toContain('CREDENTIALS_DIRECTORY')
+  })
+
   test('says what is wrong with a configuration and exits 2', async () => {
     const { status, out, error } = await run('outputs: { a: { type: fiel } }')
     expect([status, out]).toEqual([2, ''])
@@ -231,7 +237,8 @@ describe.skipIf(!hasAnalyze)('systemd-analyze', () => {
   test.each([
     ['the default configuration', watching, {}],
     ['files only', files, {}],
-    ['everything', everything, { secretFiles: ['/etc/conntrail/token', '/etc/my %own/"x" y'] }],
+    ['everything', everything, {}],
+    ['odd names of secrets', { ...everything, outputs: { pager: { type: 'webhook', url: 'https://am.example/', token: { file: '/etc/my %own/"x" y' } } } }, {}],
     ['a UNIX socket', { ...files, http: { listen: 'unix:/run/conntrail/http' } }, {}],
     ['elsewhere', { ...files, state: '/srv/conn trail/"x"\\y' }, {}],
     ['odd names', { ...files, state: '/var/lib/a b%n/c', outputs: { all: { type: 'file', path: '/var/log/100%/x y.ndjson' } } }, { configPath: '/etc/my "own"/50% $HOME.yaml', scriptPath: '/opt/a;b \\c/main.js' }],

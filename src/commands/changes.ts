@@ -12,10 +12,10 @@ export interface Changes {
 }
 
 /** Read once at the start and held by everything since. */
-const atStart = ['host', 'state', 'flowsMax', 'lineBytesMax', 'http', 'once', 'logLevel', 'format', 'bootTime', 'watchesHost'] as const
+const atStart = ['host', 'state', 'flowsMax', 'lineBytesMax', 'http', 'once', 'logLevel', 'format', 'bootTime'] as const
 const named: Readonly<Record<(typeof atStart)[number], string>> = {
   ...{ host: 'host', state: 'state', flowsMax: 'flows_max', lineBytesMax: 'max_line', http: 'http', once: 'once', logLevel: 'log_level', format: 'format' },
-  ...{ bootTime: 'boot_time', watchesHost: 'whether inputs are named' },
+  bootTime: 'boot_time',
 }
 
 export function changesOf(now: Plan, next: Plan): Changes {

@@ -1,5 +1,6 @@
 /** `conntrail check FILE` and `conntrail schema`: what a configuration may say, what is wrong with one, and what a record is. */
-import { configSchema, ConfigErrors, loadConfig, type ReadFile } from '../config.js'
+import { type Config, configSchema, ConfigErrors, loadConfig, type ReadFile } from '../config.js'
+import { CREDENTIALS_DIRECTORY, credentialsIn } from '../config/credentials.js'
 import { formatNames } from '../parts.js'
 import { recordSchema } from '../record-schema.js'
 
@@ -10,10 +11,16 @@ export interface CheckWorld {
   readonly printError: (text: string) => void
 }
 
-/** Gives the exit status: 0 nothing is wrong, 2 something is. */
+/**
+ * Gives the exit status: 0 nothing is wrong, 2 something is. A secret that is not there now is a warning; before the reload of a service it is what the reload would
+ * fail with.
+ */
 export async function check(file: string, json: boolean, { read, env, print, printError }: CheckWorld): Promise<number> {
+  const reloading = env['MAINPID'] ?? ''
+  const seen = reloading === '' ? env : asSeenBy(reloading, env)
   try {
-    const { warnings } = await loadConfig(file, read, env, { formats: formatNames, isCheck: true })
+    const config = await loadConfig(file, read, seen, { formats: formatNames, isCheck: reloading === '' })
+    const warnings = [...config.warnings, ...keyFaults(config, seen, read)]
     if (json) print(`${JSON.stringify({ file, ok: true, errors: [], warnings })}\n`)
     else for (const warning of warnings) printError(`${warning}\n`)
     return 0
@@ -23,6 +30,26 @@ export async function check(file: string, json: boolean, { read, env, print, pri
     else printError(`${error.message}\n`)
     return 2
   }
+}
+
+/** Private keys are read with each connection, so one that is missing is no fault of the file; but a check tells. */
+function keyFaults({ outputs }: Config, env: CheckWorld['env'], read: ReadFile): string[] {
+  const credentials = credentialsIn(env[CREDENTIALS_DIRECTORY] ?? '', read, true)
+  return outputs.flatMap((output) => {
+    const key = output.type === 'webhook' ? output.tls.key_file : null
+    try {
+      if (key !== null) credentials.read(key)
+      return []
+    } catch (error) {
+      return [credentials.fault(key!, error)]
+    }
+  })
+}
+
+/** systemd shows a service's credentials to the service alone, and not to what it runs for a reload; MAINPID is set for that, and names a process of the same user. */
+function asSeenBy(pid: string, env: CheckWorld['env']): CheckWorld['env'] {
+  const directory = env[CREDENTIALS_DIRECTORY] ?? ''
+  return directory === '' ? env : { ...env, [CREDENTIALS_DIRECTORY]: `/proc/${pid}/root${directory}` }
 }
 
 /** Prints a JSON Schema: of a configuration, or of a record. */

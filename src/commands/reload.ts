@@ -75,6 +75,8 @@ export class Reload {
   /** The new outputs are opened before anything old is touched; then they take the place of the old ones between two batches, and after them the inputs. */
   async #exchange(next: Plan): Promise<readonly string[]> {
     const { outlets, feeds, feedOf, run, channels, tableFull } = this.#parts
+    // an empty file watches the host; most likely it is just being written
+    if (next.watchesHost !== this.#plan.watchesHost) throw new Error(`${next.path}: it names ${next.watchesHost ? 'no inputs any more' : 'inputs now'}, and that takes a restart`)
     const changes = changesOf(this.#plan, next)
     const made = await outlets.prepare(next, changes)
     await new Promise<void>((resolve, fail) => run.inject(() => outlets.exchange(next, changes, made, channels).then(resolve, fail)))

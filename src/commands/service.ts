@@ -1,7 +1,8 @@
 /** `conntrail service`: the systemd unit for a configuration, with only what its inputs and outputs need. */
 import { basename, dirname, isAbsolute, resolve } from 'node:path'
 import { completeConfig, type Config, ConfigErrors, type InputConfig, type ReadFile, loadConfig } from '../config.js'
-import { credentialName, type UnitNeeds, unitText } from '../unit.js'
+import { CREDENTIALS_DIRECTORY } from '../config/credentials.js'
+import { credentialName, credentialSource, type UnitNeeds, unitText } from '../unit.js'
 
 export interface ServiceOptions {
   /** the configuration file as it was named; null: the host is watched */
@@ -20,14 +21,11 @@ export interface ServiceOptions {
 /** Prints the unit on standard output, and what it cannot do by itself also for people. Gives the exit status: 0, or 2 for a configuration with a fault. */
 export async function service(options: ServiceOptions): Promise<number> {
   const { configPath, read, env, print, printError } = options
-  const secretFiles = new Set<string>()
   const variables = new Set<string>()
-  const readSecret: ReadFile = (path) => {
-    if (path !== configPath) secretFiles.add(path)
-    return read(path)
-  }
   const seenEnv = new Proxy(env, {
     get: (all, name) => {
+      // what a service was handed that prints this is not the service's that is to be
+      if (name === CREDENTIALS_DIRECTORY) return undefined
       if (typeof name === 'string') variables.add(name)
       return Reflect.get(all, name) as string | undefined
     },
@@ -35,9 +33,9 @@ export async function service(options: ServiceOptions): Promise<number> {
   try {
     const config =
       configPath === null
-        ? await completeConfig({}, 'no configuration', readSecret, seenEnv, { isCheck: true })
-        : await loadConfig(configPath, readSecret, seenEnv, { isCheck: true })
-    const needs = needsOf(config, { ...options, secretFiles: [...secretFiles], variables: [...variables] })
+        ? await completeConfig({}, 'no configuration', read, seenEnv, { isCheck: true })
+        : await loadConfig(configPath, read, seenEnv, { isCheck: true })
+    const needs = needsOf(config, { ...options, variables: [...variables] })
     print(unitText(needs))
     for (const note of needs.notes) printError(`conntrail: note: ${note}\n`)
     return 0
@@ -53,8 +51,7 @@ export interface UnitPlaces {
   readonly execPath: string
   readonly scriptPath: string
   readonly cwd: string
-  /** files of secrets and variables that the configuration was read with, as they are written there */
-  readonly secretFiles?: readonly string[]
+  /** variables that the configuration was read with, as they are written there */
   readonly variables?: readonly string[]
 }
 
@@ -63,13 +60,12 @@ export function unitFor(config: Config, places: UnitPlaces): string {
   return unitText(needsOf(config, places))
 }
 
-function needsOf(config: Config, { configPath, execPath, scriptPath, cwd, secretFiles = [], variables = [] }: UnitPlaces): UnitNeeds {
+function needsOf(config: Config, { configPath, execPath, scriptPath, cwd, variables = [] }: UnitPlaces): UnitNeeds {
   const script = resolve(cwd, scriptPath)
   const file = configPath === null ? null : resolve(cwd, configPath)
   const kinds = new Set(config.inputs.map(kindOf))
   const written = writtenPaths(config)
-  const privateKeys = config.outputs.flatMap((output) => (output.type === 'webhook' && output.tls.key_file !== null ? [output.tls.key_file] : []))
-  const secrets = [...new Set([...secretFiles, ...privateKeys])]
+  const secrets = config.secretFiles
   const readPaths = [...readFiles(config), ...config.outputs.flatMap((output) => (output.type === 'webhook' ? [output.tls.ca_file, output.tls.cert_file] : []))].filter((path) => path !== null)
   const relative = [...readPaths, ...written.map(({ path }) => path), ...secrets].filter((path) => !isAbsolute(path))
   const visible = [execPath, script, ...(file === null ? [] : [file]), ...readPaths.map((path) => resolve(cwd, path)), ...written.map(({ path }) => resolve(cwd, path))]
@@ -97,7 +93,7 @@ function needsOf(config: Config, { configPath, execPath, scriptPath, cwd, secret
     runtimeDirectories: below('/run/'),
     writable: below(''),
     homes: homes.length > 0,
-    credentials: secrets.map((path) => ({ name: credentialName(path), path: storedAt(path, cwd) })),
+    credentials: secrets.map((path) => ({ name: credentialName(path), path: resolve(cwd, credentialSource(path)) })),
     notes: [
       ...config.warnings,
       ...homes.map((path) => `${path} lies in a home directory, into which the service's user can look only where others may; install it elsewhere, such as below /usr/local or /etc`),
@@ -133,12 +129,6 @@ function writtenPaths({ state, outputs, http }: Config): { readonly path: string
 function placeOf(directory: string): { readonly root: string; readonly name: string } {
   const root = ['/var/lib/', '/var/log/', '/run/'].find((each) => directory.startsWith(each) && !/[:\\"']/.test(directory))
   return root === undefined ? { root: '', name: directory } : { root, name: directory.slice(root.length) }
-}
-
-/** Where root keeps it: a file that the configuration expects among the service's credentials comes from systemd's own store. */
-function storedAt(path: string, cwd: string): string {
-  const [, name] = /^\/run\/credentials\/[^/]+\/([^/]+)$/.exec(path) ?? []
-  return name === undefined ? resolve(cwd, path) : `/etc/credstore/${name}`
 }
 
 function isLoopback(host: string): boolean {

@@ -7,9 +7,9 @@ import type { ConfigNumbers, EpisodeNumbers, InputNumbers, MetricsSnapshot, Outp
 import type { Channels } from '../run/channel.js'
 import type { Records } from '../run/records.js'
 import type { Run } from '../run/run.js'
-import type { Feed } from '../stage.js'
+import type { Feed, Output } from '../stage.js'
 import type { Tally } from '../tally.js'
-import type { WebhookStatus } from '../outputs/webhook.js'
+import type { Webhook } from '../outputs/webhook.js'
 import type { Plan } from './plan.js'
 
 export interface StandingParts {
@@ -33,7 +33,7 @@ export interface StandingParts {
 
 export function standingOf(parts: StandingParts): MetricsSnapshot {
   const { tally, tracker, run } = parts
-  const { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps } = tally
+  const { lines, bytes, flows, expects, kernel, notes, ignored, rejected, held, alerts, gaps } = tally
   return {
     version: parts.version,
     node: parts.node.replace(/^v/, ''),
@@ -43,7 +43,7 @@ export function standingOf(parts: StandingParts): MetricsSnapshot {
     eventLoopLagSeconds: run.latenessMs / 1000,
     process: parts.processNumbers(),
     config: parts.config,
-    lines: { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps, held: lines - flows - expects - kernel - notes - ignored - rejected },
+    lines: { lines, bytes, flows, expects, kernel, notes, ignored, rejected, held, alerts, gaps },
     flows: { live: tracker.table.size, limit: tracker.table.limit, forgotten: tracker.forgotten, displaced: tracker.displaced },
     inputs: parts.plan.inputs.map((input) => inputNumbers(parts, input.name, input.type, parts.feeds.get(input.name))),
     outputs: outputNumbers(parts),
@@ -53,9 +53,20 @@ export function standingOf(parts: StandingParts): MetricsSnapshot {
   }
 }
 
+/** Said of an input until it is open, or known not to be. */
+export const BEING_OPENED = 'it is being opened'
+
+/** Why an input is not open; '' where it is. One that looks for what is there is open when it has looked, be it that nothing was there. */
+export function faultOf(feed: Feed, run: Run): string {
+  const said = run.opened.get(feed) ?? null
+  if (said !== null && said !== '') return said
+  return (feed.hasLooked ?? said !== null) ? '' : BEING_OPENED
+}
+
 function inputNumbers({ run, records, plan }: StandingParts, name: string, type: string, feed: Feed | undefined): InputNumbers {
   const sources = run.sources.filter(({ input }) => input.name === name)
-  const fault = feed === undefined ? '' : (run.opened.get(feed) ?? 'it is being opened')
+  const finished = run.finished.get(name)
+  const fault = feed === undefined ? '' : faultOf(feed, run)
   const lost = [...records.lost.values()].filter(({ input }) => input === name)
   return {
     name,
@@ -63,51 +74,65 @@ function inputNumbers({ run, records, plan }: StandingParts, name: string, type:
     isOpen: fault === '',
     isOptional: plan.watchesHost,
     reason: fault,
-    lines: sources.reduce((sum, { linesSoFar }) => sum + linesSoFar, 0),
-    bytes: sources.reduce((sum, source) => sum + source.bytes, 0),
+    lines: sources.reduce((sum, { linesSoFar }) => sum + linesSoFar, finished?.lines ?? 0),
+    bytes: sources.reduce((sum, source) => sum + source.bytes, finished?.bytes ?? 0),
     lagSeconds: Math.max(-1, ...sources.map(({ lagSeconds }) => lagSeconds)),
-    unreadBytes: 0,
+    unreadBytes: -1,
     restarts: lost.find(({ cause }) => cause === 'input_restart')?.count ?? 0,
     lost,
   }
 }
 
 function outputNumbers({ channels, plan }: StandingParts): OutputNumbers[] {
-  return channels.numbers.map(({ output, wanted, written, bytes, failure }) => {
-    const type = plan.outputs.find(({ name }) => name === output.name)?.type ?? ''
-    const filtered = channels.offered - wanted
-    const usual = { name: output.name, type, bytes, lostBy: {}, oldestUnackedSeconds: 0, spool: null, circuit: null }
-    if (!('status' in output)) {
-      return { ...usual, sums: { read: channels.offered, written, filtered, rejected: 0, held: wanted - written, lost: 0 }, failures: failure === '' ? 0 : 1, lastFailure: failure }
-    }
-    const status = (output as unknown as { status: () => WebhookStatus & { lost?: number } }).status()
-    const lost = status.lost ?? 0
+  return channels.numbers.map(({ output, offered, wanted, filtered, written, bytes, failure }) => {
     const config = plan.outputs.find(({ name }) => name === output.name)
+    const usual = { name: output.name, type: config?.type ?? '', bytes }
+    if (!isWebhook(output)) {
+      return {
+        ...{ ...usual, sums: { read: offered, written, filtered, rejected: 0, held: wanted - written, lost: 0 }, lostBy: {} },
+        ...{ failures: failure === '' ? 0 : 1, lastFailure: failure, spool: null, circuit: null, oldestUnackedSeconds: 0 },
+      }
+    }
+    const status = output.status()
     return {
       ...usual,
-      // what an earlier run left in the spool counts as read
       sums: {
-        read: filtered + status.filtered + status.sent + status.refused + lost + status.queueRecords + (wanted - written),
-        ...{ written: status.sent, filtered: filtered + status.filtered, rejected: status.refused, held: status.queueRecords + (wanted - written), lost },
+        // what an earlier run left and what was refused once and is tried again is read anew
+        read: offered + status.found + status.replayed,
+        written: status.sent,
+        filtered: filtered + status.filtered,
+        rejected: status.refused,
+        held: wanted + status.replayed - status.taken + status.queueRecords,
+        lost: Object.values(status.lostBy).reduce((sum, count) => sum + count, 0),
       },
+      lostBy: status.lostBy,
       failures: status.failed,
       lastFailure: status.lastError,
-      spool: { bytes: status.queueBytes, limitBytes: config !== undefined && 'spool' in config ? config.spool : 0, isWritable: true },
+      spool: { bytes: status.queueBytes, limitBytes: config !== undefined && 'spool' in config ? config.spool : 0, isWritable: status.isWritable },
       circuit: status.circuit === 'half-open' ? 'half_open' : status.circuit,
       oldestUnackedSeconds: status.oldestUnacked ?? 0,
     }
   })
 }
 
+function isWebhook(output: Output): output is Webhook {
+  return 'status' in output
+}
+
 function tableNumbers(records: Records): TableNumbers[] {
   const own = ownNamespace().inode
-  return [...records.tables.values()].map(({ netns, netnsName, count, max, total }) => ({ netns, netnsName, isOwn: netns === own, count, max, stats: total ?? {}, fullInSeconds: -1 }))
+  return [...records.tables.values()].map(({ record, now }): TableNumbers => {
+    const { netns, netnsName, count, max, total } = record
+    const isOwn = netns === own
+    const fresh = isOwn ? records.tableNow(netns) : null
+    return { netns, netnsName, isOwn, count, max, stats: now, ...(fresh === null ? {} : { count: fresh.count, max: fresh.max, stats: fresh.now }), total: total ?? {}, fullInSeconds: -1 }
+  })
 }
 
 /** Each rule, in each namespace that is watched or has had an episode. */
 function episodeNumbers({ records, tableFull }: StandingParts): EpisodeNumbers[] {
   const open = new Set(tableFull.openEpisodes.map(({ rule, netns }) => `${rule} ${netns}`))
-  const watched = [...records.tables.values()].map(({ netns, netnsName }) => ({ rule: 'table_full', netns, netnsName, count: 0 }))
+  const watched = [...records.tables.values()].map(({ record: { netns, netnsName } }) => ({ rule: 'table_full', netns, netnsName, count: 0 }))
   const all = new Map<string, { readonly rule: string; readonly netns: number; readonly netnsName: string; readonly count: number }>(
     watched.map((each) => [`${each.rule} ${each.netns}`, each]),
   )

@@ -4,12 +4,13 @@ import type { MetricsSnapshot } from '../metrics.js'
 import type { World } from '../parts.js'
 import type { Channels } from '../run/channel.js'
 import type { Run } from '../run/run.js'
+import type { Feed } from '../stage.js'
 import type { Notifier, Progress } from '../systemd.js'
 import type { Plan } from './plan.js'
+import { BEING_OPENED, faultOf } from './standing.js'
 
 const STATUS_MS = 1000
-/** Inputs that have not said anything by then count as open: a glob may match nothing for days. */
-const READY_MS = 2000
+const OPENING_MS = 50
 
 export interface ServiceParts {
   readonly plan: Plan
@@ -17,8 +18,8 @@ export interface ServiceParts {
   readonly pid: number
   readonly run: Run
   readonly channels: Channels
-  /** how many there are */
-  readonly feeds: number
+  /** by the names of their inputs */
+  readonly feeds: ReadonlyMap<string, Feed>
   readonly snapshot: () => MetricsSnapshot
   readonly report: (message: string) => void
 }
@@ -28,8 +29,8 @@ export class Service {
   #http: HttpServer | null = null
   #notifier: Notifier | null = null
   readonly #timers: NodeJS.Timeout[] = []
+  #opening: NodeJS.Timeout | undefined
   #isReady = false
-  #startedAt = performance.now()
   #status = ''
 
   constructor(parts: ServiceParts) {
@@ -44,8 +45,11 @@ export class Service {
     if (socket === undefined || socket === '') return
     const { openNotifier, Progress, watchdogEveryMs } = await import('../systemd.js')
     this.#notifier = await openNotifier({ socket, monotonic: world.monotonic, report })
-    this.#startedAt = performance.now()
-    this.#timers.push(setInterval(() => this.#tell(), STATUS_MS).unref())
+    this.#opening = setInterval(() => {
+      if (!this.#isOpen()) return
+      clearInterval(this.#opening)
+      this.#timers.push(setInterval(() => this.#tell(this.#statusText()), STATUS_MS).unref())
+    }, OPENING_MS).unref()
     const every = watchdogEveryMs(world.env, pid)
     if (every > 0) {
       const progress = new Progress()
@@ -53,35 +57,41 @@ export class Service {
     }
   }
 
-  /** A reload begins; `reloaded` ends it. */
+  /** A reload begins; `reloaded` ends it. Before all is open both say nothing: the one would take back, the other would promise too early. */
   reloading(): void {
-    this.#notifier?.reloading()
+    if (this.#isReady) this.#notifier?.reloading()
   }
 
   reloaded(): void {
-    this.#notifier?.ready(this.#statusText())
+    if (this.#isReady) this.#notifier?.ready(this.#statusText())
   }
 
   stopping(): void {
+    clearInterval(this.#opening)
     this.#notifier?.stopping()
   }
 
   async end(): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer)
+    for (const timer of [this.#opening, ...this.#timers]) clearInterval(timer)
     this.#notifier?.close()
     await this.#http?.close()
   }
 
-  #tell(): void {
-    const { run, feeds } = this.#parts
-    const status = this.#statusText()
-    if (!this.#isReady) {
-      if (run.opened.size < feeds && performance.now() - this.#startedAt < READY_MS) return
-      this.#isReady = true
-      this.#notifier?.ready(status)
-    } else if (status !== this.#status) {
-      this.#notifier?.status(status)
-    }
+  /** Says that all is open as soon as it is, and until then what is not. An input that was named and cannot be opened ends the run, which then never was ready. */
+  #isOpen(): boolean {
+    const { run, feeds, plan } = this.#parts
+    const faults = [...feeds].map(([name, feed]) => ({ name, fault: faultOf(feed, run) }))
+    const opening = faults.filter(({ fault }) => fault === BEING_OPENED).map(({ name }) => name)
+    if (opening.length > 0) this.#tell(`opening ${opening.join(', ')}`)
+    if (opening.length > 0 || (!plan.watchesHost && faults.some(({ fault }) => fault !== ''))) return false
+    this.#isReady = true
+    this.#status = this.#statusText()
+    this.#notifier?.ready(this.#status)
+    return true
+  }
+
+  #tell(status: string): void {
+    if (status !== this.#status) this.#notifier?.status(status)
     this.#status = status
   }
 
@@ -93,9 +103,14 @@ export class Service {
   }
 
   #statusText(): string {
-    const { lines, inputs, episodes } = this.#parts.snapshot()
+    const { lines, inputs, episodes, config } = this.#parts.snapshot()
     const closed = inputs.filter(({ isOpen }) => !isOpen).map(({ name }) => name)
     const active = episodes.filter(({ isActive }) => isActive).length
-    return `${lines.lines} lines read, ${lines.alerts} alerts, ${lines.gaps} gaps${active > 0 ? `; table full: ${active}` : ''}${closed.length > 0 ? `; without ${closed.join(', ')}` : ''}`
+    return [
+      `${lines.lines} lines read, ${lines.alerts} alerts, ${lines.gaps} gaps`,
+      ...(active > 0 ? [`table full: ${active}`] : []),
+      ...(closed.length > 0 ? [`without ${closed.join(', ')}`] : []),
+      ...(config.fault === '' ? [] : ['the last reload failed, what ran before goes on']),
+    ].join('; ')
   }
 }

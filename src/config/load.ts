@@ -2,8 +2,9 @@
 import { z } from 'zod'
 import { defaultTypes, type RecordType } from '../route.js'
 import { checkAcross } from './across.js'
+import { type Credentials, credentialsIn, CREDENTIALS_DIRECTORY } from './credentials.js'
 import { type ConfigDocument, type Env, readDocument } from './document.js'
-import { ConfigErrors } from './errors.js'
+import { ConfigErrors, reasonOf } from './errors.js'
 import { errorsOf, isMap, withoutMisspelled } from './issues.js'
 import type { Config, InputConfig, LoadOptions, OutputConfig, ReadFile } from './result.js'
 import { Secret } from './secret.js'
@@ -42,7 +43,9 @@ export function schema(formats: FormatNames): Readonly<Record<string, unknown>> 
 }
 
 function check(document: ConfigDocument, file: string, read: ReadFile, env: Env, options: LoadOptions): Config {
+  const isCheck = options.isCheck === true
   const warnings: string[] = []
+  const secrets: Secrets = { credentials: credentialsIn(env[CREDENTIALS_DIRECTORY] ?? '', read, isCheck), env, isCheck, files: new Set(), warnings }
   if (document.errors.length > 0 && document.data === null) throw new ConfigErrors(document.errors)
   const data = isMap(document.data) ? { ...document.data, ...options.instead } : (document.data ?? options.instead ?? {})
   const version = isMap(data) ? data['version'] : undefined
@@ -53,7 +56,7 @@ function check(document: ConfigDocument, file: string, read: ReadFile, env: Env,
       { file, ...place, path: 'version', message: `${JSON.stringify(version)}: this program reads version 1 of the configuration`, ...shown, expected: '1' },
     ])
   }
-  const result = configShape(secretReader(read, env, options, warnings), options.formats ?? null).safeParse(withUsualParts(data))
+  const result = configShape(secretReader(secrets), options.formats ?? null).safeParse(withUsualParts(data))
   const errors = [
     ...document.errors,
     ...withoutMisspelled((result.error?.issues ?? []).flatMap((issue) => errorsOf(issue, [], document, file))),
@@ -63,11 +66,24 @@ function check(document: ConfigDocument, file: string, read: ReadFile, env: Env,
   const unset = new Set(document.errors.map((error) => error.path))
   const told = errors.filter((error, i) => i < document.errors.length || !unset.has(error.path))
   if (told.length > 0 || result.data === undefined) throw new ConfigErrors(told)
-  return frozen(finished(result.data, isNothing(isMap(data) ? data['inputs'] : null), warnings))
+  const config = finished(result.data, isNothing(isMap(data) ? data['inputs'] : null), (path) => {
+    secrets.files.add(path)
+    return secrets.credentials.placeOf(path)
+  })
+  return frozen({ ...config, secretFiles: [...secrets.files], warnings })
+}
+
+interface Secrets {
+  readonly credentials: Credentials
+  readonly env: Env
+  readonly isCheck: boolean
+  /** those that the configuration names, as it names them */
+  readonly files: Set<string>
+  readonly warnings: string[]
 }
 
 /** Files are read now, so that what is missing is known at the start and not with the first alert. */
-function secretReader(read: ReadFile, env: Env, { isCheck = false }: LoadOptions, warnings: string[]): SecretReader {
+function secretReader({ credentials, env, isCheck, files, warnings }: Secrets): SecretReader {
   const missing = (fault: string): ReturnType<SecretReader> => {
     if (!isCheck) return { fault }
     warnings.push(fault)
@@ -79,15 +95,16 @@ function secretReader(read: ReadFile, env: Env, { isCheck = false }: LoadOptions
       const text = env[source.env] ?? ''
       return text === '' ? missing(`the environment has no ${source.env}, or it is empty`) : { text }
     }
+    files.add(source.file)
     try {
-      const bytes = read(source.file)
+      const bytes = credentials.read(source.file)
       if (bytes.length > SECRET_BYTES_MAX) return { fault: `${source.file} is larger than ${SECRET_BYTES_MAX / 1024} KiB; expected a secret` }
       const text = (typeof bytes === 'string' ? bytes : new TextDecoder('utf-8', { fatal: true }).decode(bytes)).replace(/\r?\n$/, '')
       return text === '' ? { fault: `${source.file} is empty; expected a secret` } : { text }
     } catch (error) {
       return error instanceof TypeError
         ? { fault: `${source.file} is not UTF-8; expected a secret` }
-        : missing(`${source.file} cannot be read: ${reasonOf(error)}`)
+        : missing(credentials.fault(source.file, error))
     }
   }
 }
@@ -106,16 +123,15 @@ function isNothing(section: unknown): boolean {
   return section === undefined || section === null || (isMap(section) && Object.keys(section).length === 0)
 }
 
-function finished(shape: Shape, watchesHost: boolean, warnings: readonly string[]): Config {
+function finished(shape: Shape, watchesHost: boolean, keyPlace: (path: string) => string): Omit<Config, 'secretFiles' | 'warnings'> {
   const { $schema: _forEditors, inputs, outputs: named, emit, ...rest } = shape
-  const outputs = Object.entries(named ?? {}).map(([name, output]) => outputOf(name, output))
+  const outputs = Object.entries(named ?? {}).map(([name, output]) => outputOf(name, output, keyPlace))
   return {
     ...rest,
     inputs: Object.entries(inputs ?? {}).map(([name, input]) => inputOf(name, input, shape)),
     watchesHost,
     outputs,
     emit: emit ?? emitOf(watchesHost, outputs),
-    warnings,
   }
 }
 
@@ -124,10 +140,11 @@ function inputOf(name: string, input: InputShape, { timezone }: Shape): InputCon
 }
 
 /** A webhook that does not say what it wants gets what is worth waking somebody for. */
-function outputOf(name: string, output: OutputShape): OutputConfig {
+function outputOf(name: string, output: OutputShape, keyPlace: (path: string) => string): OutputConfig {
   if (output.type !== 'webhook') return { name, ...output }
   const usual: readonly ConditionShape[] = [{ type: ['alert', 'gap'] }]
-  return { name, ...output, when: output.when ?? [...usual] }
+  const { key_file: key, ...tls } = output.tls
+  return { name, ...output, tls: { ...tls, key_file: key === null ? null : keyPlace(key) }, when: output.when ?? [...usual] }
 }
 
 /** A busy gateway's flows would drown the journal of a service that was only told to watch. */
@@ -163,20 +180,6 @@ function firstBadLine(bytes: Uint8Array): number {
     from = to
   }
   return line
-}
-
-const reasons: Readonly<Record<string, string>> = {
-  ENOENT: 'there is no such file',
-  ENOTDIR: 'there is no such file',
-  EACCES: 'this user may not read it',
-  EPERM: 'this user may not read it',
-  EISDIR: 'it is a directory',
-  ELOOP: 'its symbolic links go in a circle',
-}
-
-function reasonOf(error: unknown): string {
-  const code = (error as { code?: unknown } | null)?.code
-  return (typeof code === 'string' ? reasons[code] : undefined) ?? (error instanceof Error ? error.message : String(error))
 }
 
 function frozen<T>(value: T): T {

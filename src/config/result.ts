@@ -28,6 +28,8 @@ export interface Config extends Frozen<Omit<Shape, '$schema' | 'inputs' | 'outpu
   readonly watchesHost: boolean
   readonly outputs: readonly OutputConfig[]
   readonly emit: readonly RecordType[]
+  /** files that hold secrets, private keys too, by the paths that it names them by; where systemd hands them over they are read elsewhere */
+  readonly secretFiles: readonly string[]
   /** what a check could not look at: secrets that are not there now */
   readonly warnings: readonly string[]
 }
