@@ -81,12 +81,13 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
     case 'conntrack': {
       const { conntrackFeed } = await import('./inputs/conntrack.js')
       const { events, queue, resync, buffer } = input
-      const feeds = input.netns.map((netns, i) =>
+      const feedIn = (netns: { readonly name: string; readonly path: string } | null, number: number): Feed =>
         conntrackFeed({
-          ...{ name, env, once, events, random: i === 0 ? random : `${random}.${i}`, queueBytes: queue, redumpMs: resync, bufferBytes: buffer ?? 0 },
-          netns: netns === 'self' ? null : { name: netns, path: netns.startsWith('/') ? netns : `/run/netns/${netns}` },
-        }),
-      )
+          ...{ name, env, once, events, random: number === 0 ? random : `${random}.${number}`, queueBytes: queue, redumpMs: resync, bufferBytes: buffer ?? 0 },
+          netns,
+        })
+      if (input.netns.includes('all')) return (await import('./inputs/conntrack/everywhere.js')).everywhereFeed({ name, once, make: feedIn })
+      const feeds = input.netns.map((netns, i) => feedIn(netns === 'self' ? null : { name: netns, path: netns.startsWith('/') ? netns : `/run/netns/${netns}` }, i))
       return feeds.length === 1 ? feeds[0]! : together(name, feeds)
     }
     case 'table':
@@ -105,7 +106,7 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
         rescanMs: input.rescan,
       })
     case 'command':
-      return (await import('./inputs/command.js')).commandFeed({ name, command: input.program.join(' '), once, random, env, boot: () => bootOf(options) })
+      return (await import('./inputs/command.js')).commandFeed({ name, argv: input.program, once, random, env, boot: () => bootOf(options) })
     case 'stdin':
       return stdinFeed({ isTerminal: options.stdinIsTerminal, random: options.random, hash: options.hash, monotonic: options.monotonic })
   }
@@ -195,8 +196,8 @@ export interface OutputOptions extends World {
 
 /** Dead letters keep at most this much of the disk, for each output. */
 const DEAD_LETTERS_BYTES_MAX = 64 << 20
-/** A webhook sends what waits for so long when the run ends; the rest stays in its spool. */
-const WEBHOOK_GRACE_MS = 3000
+/** What waits is sent or written for so long when the run ends; the rest stays in its spool. */
+const OUTPUT_GRACE_MS = 3000
 
 /** Where an output keeps what must outlive a restart. Its name may hold anything, a file's name must not. */
 export function outputFolder(state: string, name: string): string {
@@ -207,17 +208,28 @@ export function outputFolder(state: string, name: string): string {
 export async function outputOf(output: OutputConfig, options: OutputOptions): Promise<Output> {
   switch (output.type) {
     case 'stdout':
-      return openStdout(output.name, options.stdoutIsTerminal, options.state !== '')
+      return spooled(output, openStdout(output.name, options.stdoutIsTerminal, options.state !== ''), options)
     case 'file': {
       const { rotate } = output
-      return openFile({
+      const file = openFile({
         ...{ name: output.name, path: output.path, fsync: output.fsync, report: options.report },
         rotate: rotate === null ? null : { size: rotate.size, every: rotate.every, keep: rotate.keep, maxAge: rotate.max_age, maxTotal: rotate.max_total, compress: rotate.compress },
       })
+      return spooled(output, file, options)
     }
     case 'webhook':
       return webhookOf(output, options)
   }
+}
+
+/** With a spool before it, unless it may hold up reading. */
+async function spooled(output: Extract<OutputConfig, { type: 'stdout' | 'file' }>, inner: Output, options: OutputOptions): Promise<Output> {
+  if (output.when_full === 'block') return inner
+  const [{ behindSpool }, { Spool }] = await Promise.all([import('./spool/behind.js'), import('./spool/spool.js')])
+  const { name } = output
+  const folder = options.state === '' ? null : `${outputFolder(options.state, name)}/spool`
+  const queue = await Spool.open({ folder, maxBytes: output.spool, whenFull: output.when_full, report: options.report, onLost: (loss) => options.onLost(name, loss) })
+  return Object.assign(behindSpool(inner, queue, OUTPUT_GRACE_MS), { tellLosses: () => queue.reportLosses() })
 }
 
 async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, options: OutputOptions): Promise<Output> {
@@ -228,7 +240,7 @@ async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, opt
   const onLost = (loss: Loss): void => options.onLost(name, loss)
   const queue = await Spool.open({ folder: folder === null ? null : `${folder}/spool`, maxBytes: output.spool, whenFull: output.when_full, maxAgeMs: output.max_age, report, onLost })
   const deadLetters = await DeadLetterStore.open({ folder: folder === null ? null : `${folder}/${DEAD_LETTERS}`, output: name, origin: output.url.origin, maxBytes: DEAD_LETTERS_BYTES_MAX, report, onLost })
-  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), startedAt: Date.now(), report, graceMs: WEBHOOK_GRACE_MS })
+  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), startedAt: Date.now(), report, graceMs: OUTPUT_GRACE_MS })
   const { close } = webhook
   return Object.assign(webhook, {
     tellLosses: () => queue.reportLosses(),

@@ -41,6 +41,11 @@ export class Following {
     this.opened.catch(() => {})
   }
 
+  /** What it had read in its last life is in its positions only then. */
+  get hasLooked(): boolean {
+    return this.#feed.hasLooked === true
+  }
+
   get texts(): string[] {
     return this.lines.map(({ text }) => text)
   }

@@ -6,6 +6,7 @@ import {
   appendFileSync,
   closeSync,
   copyFileSync,
+  existsSync,
   ftruncateSync,
   mkdirSync,
   mkdtempSync,
@@ -159,6 +160,66 @@ describe('rotation', () => {
     expect(p.texts).toEqual(['one', 'two'])
   })
 
+  describe('at a path that has long been empty two come and go between two looks', () => {
+    const twice = (): void => {
+      for (const text of ['two', 'three']) {
+        for (let n = 3; n >= 1; n--) if (existsSync(at(`a.log.${n}`))) renameSync(at(`a.log.${n}`), at(`a.log.${n + 1}`))
+        append(at('a.log'), text)
+        renameSync(at('a.log'), at('a.log.1'))
+      }
+    }
+
+    test.each(['a.log', '*.log'])('after one that was moved away, for %s', async (pattern) => {
+      append(at('a.log'), 'one')
+      const p = follow({ patterns: [at(pattern)] })
+      await p.lineCount(1, 0)
+      renameSync(at('a.log'), at('a.log.1'))
+      await p.until(() => p.inputs === 2)
+      await sleep(100)
+      twice()
+      await p.lineCount(3)
+      append(at('a.log'), 'four')
+      await p.lineCount(4)
+      expect(p.texts).toEqual(['one', 'two', 'three', 'four'])
+      expect(p.gaps).toEqual([])
+    })
+
+    test('where there never was one, nothing of what was there before', async () => {
+      append(at('a.log.2'), 'old')
+      const p = follow({ patterns: [at('a.log')] })
+      await sleep(150)
+      twice()
+      append(at('a.log'), 'four')
+      await p.lineCount(3)
+      expect(p.texts).toEqual(['two', 'three', 'four'])
+    })
+
+    test('while nobody looks', async () => {
+      append(at('a.log'), 'one')
+      const p = follow()
+      await p.lineCount(1, 0)
+      renameSync(at('a.log'), at('a.log.1'))
+      await p.until(() => p.inputs === 2)
+      const saved = await p.kill()
+      twice()
+      const q = follow({ saved })
+      await q.lineCount(2)
+      expect(q.texts).toEqual(['two', 'three'])
+    })
+
+    test('the one before was removed', async () => {
+      append(at('a.log'), 'one')
+      const p = follow()
+      await p.lineCount(1, 0)
+      unlinkSync(at('a.log'))
+      await p.until(() => p.positions().length === 0)
+      await sleep(60)
+      twice()
+      await p.lineCount(3)
+      expect(p.texts).toEqual(['one', 'two', 'three'])
+    })
+  })
+
   test('T4 T5 copied and cut when all was read: nothing of the copy, no gap', async () => {
     append(at('a.log'), ...numbered(100))
     const p = follow()
@@ -253,6 +314,20 @@ describe('rotation', () => {
     append(at('a.log'), 'new')
     await p.lineCount(3)
     expect(p.texts.toSorted()).toEqual(['new', 'tail-no-nl', 'whole'])
+  })
+
+  test('T7 written anew in place, as long as before and with the same end, and rotated away before anyone has looked', async () => {
+    const text = (n: number): string[] => [`line ${n} begins otherwise`, 'x'.repeat(3000)]
+    append(at('a.log'), ...text(1))
+    const p = follow()
+    await p.lineCount(2)
+    writeFileSync(at('a.log'), '')
+    append(at('a.log'), ...text(2))
+    renameSync(at('a.log'), at('a.old'))
+    append(at('a.log'), 'new')
+    await p.lineCount(5)
+    expect(p.texts.toSorted()).toEqual([...text(1), ...text(2), 'new'].toSorted())
+    expect(p.gaps.map(({ cause }) => cause)).toEqual(['file_rewritten'])
   })
 
   test('T20 a link that is turned: the rest of the old one, then the new one', async () => {
@@ -616,7 +691,8 @@ describe('troubles', () => {
     const p = follow()
     await p.lineCount(1, 0)
     renameSync(at('a.log'), at('elsewhere'))
-    await p.until(() => p.positions().length === 0)
+    // its position goes on as that of an empty path
+    await p.until(() => p.inputs === 2)
     renameSync(at('elsewhere'), at('a.log'))
     append(at('a.log'), 'two')
     await p.lineCount(2)

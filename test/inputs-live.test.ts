@@ -254,14 +254,14 @@ describe('a child', () => {
 })
 
 describe('command', () => {
-  const command = (text: string, more: Partial<CommandOptions> = {}): Promise<Input> =>
-    open(commandFeed({ name: 'sums', command: text, once: false, random: 'r1', env: env(), boot: () => null, ...more }))
+  const command = (argv: string | readonly string[], more: Partial<CommandOptions> = {}): Promise<Input> =>
+    open(commandFeed({ name: 'sums', argv: typeof argv === 'string' ? [argv] : argv, once: false, random: 'r1', env: env(), boot: () => null, ...more }))
 
   test('with once ends when the program does', async () => {
     script('say', 'printf "%s\\n" "$@"; printf "no LF"; echo careful >&2')
-    const input = await command('say  a b', { once: true })
+    const input = await command(['say', 'a', 'b  c', '', '$HOME *'], { once: true })
     const seen = await readAll(input)
-    expect(seen.text).toBe('a\nb\nno LF\n')
+    expect(seen.text).toBe('a\nb  c\n\n$HOME *\nno LF\n')
     expect(seen.diagnostics).toEqual(['say says: careful'])
     expect(seen.gaps).toEqual([])
     expect(input).toMatchObject({ name: 'sums', isLive: false, ridBy: 'counter', ridPrefix: 'r1', netns: 0, offset: 0 })
@@ -329,8 +329,8 @@ describe('command', () => {
   })
 
   test('that is not there cannot be opened', async () => {
-    await expect(command('no-such-program -x')).rejects.toMatchObject({ kind: 'missing' })
-    await expect(command('  ')).rejects.toMatchObject({ kind: 'missing', message: expect.stringContaining('names no program') })
+    await expect(command(['no-such-program', '-x'])).rejects.toMatchObject({ kind: 'missing' })
+    await expect(command('')).rejects.toMatchObject({ kind: 'missing', message: expect.stringContaining('names no program') })
   })
 })
 

@@ -1,5 +1,5 @@
 /**
- * `command:PROGRAM ARGS`: what a program writes to stdout, split at spaces, with no shell. It is started again whenever it ends, and what it would have said
+ * `command`: what a program writes to stdout; no shell reads its arguments. It is started again whenever it ends, and what it would have said
  * meanwhile is a gap; with `once` its end is the input's, and a status other than 0 is the input's failure. What it says on stderr goes to the operator.
  */
 import { type Time, TIME_RECEIVED } from '../event.js'
@@ -10,8 +10,8 @@ const LF = 10
 
 export interface CommandOptions {
   readonly name: string
-  /** `PROGRAM ARGS` */
-  readonly command: string
+  /** the program and its arguments, which may hold anything */
+  readonly argv: readonly string[]
   /** the program's end is the end */
   readonly once: boolean
   /** id of this run: what record ids begin with */
@@ -35,10 +35,9 @@ export function commandFeed(options: CommandOptions): Feed {
   }
 }
 
-function commandInput({ name, command, once, random, env, boot }: CommandOptions): ChildInput {
-  const argv = command.split(' ').filter((word) => word !== '')
-  const program = argv[0]
-  if (program === undefined) throw new InputError('missing', `the input ${name} names no program: command:PROGRAM ARGS was expected`)
+function commandInput({ name, argv, once, random, env, boot }: CommandOptions): ChildInput {
+  const [program = ''] = argv
+  if (program === '') throw new InputError('missing', `the input ${name} names no program: command:PROGRAM ARGS was expected`)
   let lastByte = LF
   /** when the program ended and has not been started again since */
   let downSince: Time | null = null

@@ -11,7 +11,7 @@ import { bootOfPath } from './boot.js'
 import { CompressedInput, decompressorOf, isCompressed } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
 import { Buffers, type Content, FollowedFile, type FileTail, gapOf, LastWord, type Shared } from './files/follow.js'
-import { type Discovery, discover, fixedFolder, folderOf, type Found, matcherOf, nameOf, type Pattern, patternOf, siblings } from './files/glob.js'
+import { changedAt, type Discovery, discover, fixedFolder, folderOf, type Found, type Listing, listing, matcherOf, nameOf, type Pattern, patternOf } from './files/glob.js'
 import {
   ANCHOR_BYTES,
   anchorAt,
@@ -33,7 +33,8 @@ import {
   restoredPath,
   shown,
 } from './files/identity.js'
-import { baseName, byAge, originalNames } from './files/rotation.js'
+import { baseName, byAge, isRotatedInOrder, originalNames } from './files/rotation.js'
+import { Vacancy } from './files/vacancy.js'
 import { Hints } from './files/watch.js'
 
 const LF = 10
@@ -56,6 +57,10 @@ const GONE_MS = 60_000
 const GONE_MOST = 256
 /** Files read to their end are remembered, should they come back. */
 const DONE_MOST = 4096
+/** So many looks in a row must miss a file. */
+const MISSED_MOST = 3
+/** Paths at which nothing is any more are remembered, should something come there and go before it is seen. */
+const VACANT_MOST = 64
 /** When there are many files at once, each has a smaller buffer. */
 const CHUNKS_BYTES = 1 << 26
 const CHUNK_BYTES_LEAST = 1 << 14
@@ -129,6 +134,19 @@ interface Pending {
   readonly size: number
 }
 
+/** A path at which nothing was at the last look. */
+interface Vacant {
+  /** when a name was last made or taken away in its folder, and what has come there since is no older than this; in nanoseconds */
+  changed: bigint
+  oldest: bigint
+  /** two looks in a row have seen the same: the clock of a file system goes in steps, and within one there may be a change that it does not show */
+  isSettled: boolean
+  /** what was read to its end there; null where nothing was */
+  vacancy: Vacancy | null
+}
+
+type List = (folder: string) => Promise<Listing>
+
 /** Where to begin, or that it must wait, or is passed over. */
 type Beginning = Content | 'later' | 'never'
 
@@ -160,6 +178,8 @@ class FilesFeed implements Feed, Shared {
   readonly #done = new Map<string, Content>()
   #gone: Gone[] = []
   readonly #pending = new Map<string, Pending>()
+  /** by path */
+  readonly #vacant = new Map<string, Vacant>()
   /** contents of which a copy goes on */
   readonly #continued = new WeakSet<Content>()
   /** of a checkpoint, and not there any more */
@@ -281,6 +301,8 @@ class FilesFeed implements Feed, Shared {
     this.#done.set(file.key, file.content)
     if (this.#done.size > DONE_MOST) this.#done.delete(this.#done.keys().next().value!)
     this.onEnd(file)
+    const { origin, content } = file
+    if (this.#vacant.has(origin) && !file.isDeleted && content.offset >= content.size) this.#leaves(origin, file.positionIn(content, content.offset))
   }
 
   // when to look
@@ -342,14 +364,14 @@ class FilesFeed implements Feed, Shared {
     const found = await discover(this.#patterns, this.#isExcluded)
     if (this.#isStopped) return
     const isFirst = this.#isFirst
-    const listed = new Map<string, Promise<readonly Found[]>>()
-    const list = (folder: string): Promise<readonly Found[]> => {
-      if (!listed.has(folder)) listed.set(folder, siblings(folder))
+    const listed = new Map<string, Promise<Listing>>()
+    const list: List = (folder) => {
+      if (!listed.has(folder)) listed.set(folder, listing(folder))
       return listed.get(folder)!
     }
     this.#tellTrouble(found)
     const fresh = this.#match(found)
-    const strays = isFirst ? await this.#resume(fresh, found, list) : await this.#lost(found, list)
+    const strays = isFirst ? await this.#resume(fresh, found, list) : new Map([...(await this.#passed(fresh, found, list)), ...(await this.#lost(found, list))])
     this.#nameAll()
     if (isFirst) {
       await this.#checkOnce(found)
@@ -359,6 +381,7 @@ class FilesFeed implements Feed, Shared {
     for (const one of byAge([...fresh.values(), ...strays.keys()])) await this.#meet(one, strays.get(one) ?? '')
     this.#isFirst = false
     for (const { gone, position } of this.#missing.splice(0)) if (!gone.isFound) this.#vanished(position)
+    if (!this.once) await this.#noteVacant(found)
     await this.#limitDeleted()
     this.#gone = this.#gone.filter(({ until }) => performance.now() < until)
     this.#nameAll()
@@ -388,7 +411,7 @@ class FilesFeed implements Feed, Shared {
   }
 
   /** Looks for files that have left their paths. Gives files that came and went at the same path meanwhile, with that path. */
-  async #lost({ files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Map<Found, string>> {
+  async #lost({ files }: Discovery, list: List): Promise<Map<Found, string>> {
     const strays = new Map<Found, string>()
     const now = new Map(files.map((one) => [one.path, one]))
     for (const file of [...this.#files.values()]) {
@@ -398,24 +421,97 @@ class FilesFeed implements Feed, Shared {
       file.isSearched = true
       const { origin } = file
       for (const one of await this.#between(origin, file.identity, now.get(origin), list)) strays.set(one, origin)
+      if (!now.has(origin)) this.#vacate(origin, (await list(folderOf(origin))).changed)
     }
     return strays
+  }
+
+  /** What came to a path at which nothing was, and was moved on before this look. Gives it with that path. */
+  async #passed(fresh: ReadonlyMap<string, Found>, { files }: Discovery, list: List): Promise<Map<Found, string>> {
+    const strays = new Map<Found, string>()
+    const now = new Map(files.map((one) => [one.path, one]))
+    const changes = new Map<string, Promise<bigint>>()
+    for (const [path, vacant] of this.#vacant) {
+      const folder = folderOf(path)
+      if (!changes.has(folder)) changes.set(folder, changedAt(folder))
+      const isUnchanged = (await changes.get(folder)!) === vacant.changed
+      if (isUnchanged && vacant.isSettled) continue
+      vacant.isSettled = isUnchanged
+      const { files: beside, changed } = await list(folder)
+      for (const one of beside) {
+        if (!this.#cameAfter(one, path, vacant.oldest, now.get(path)) || fresh.has(keyOf(identityOf(one.stat))) || !isRotatedInOrder(one, beside)) continue
+        // it may be a copy of what was there
+        if (vacant.vacancy !== null) this.#remember(contentOf(vacant.vacancy.last))
+        strays.set(one, path)
+      }
+      // what is there may have been there before this look, and not be followed yet
+      if (now.has(path) || changed === vacant.changed) continue
+      vacant.changed = changed
+      vacant.oldest = changed
+    }
+    return strays
+  }
+
+  /** Nothing is at this path, or nothing that is followed yet. */
+  #vacate(path: string, changed: bigint, oldest = changed): void {
+    if (this.#vacant.has(path)) return
+    this.#vacant.set(path, { changed, oldest, isSettled: false, vacancy: null })
+    if (this.#vacant.size > VACANT_MOST) this.#fill(this.#vacant.keys().next().value!)
+  }
+
+  /** The last file that was there was read to its end. Of several, the youngest tells most. */
+  #leaves(path: string, last: Position): void {
+    const vacant = this.#vacant.get(path)!
+    if (this.#isStopped || last.birthtime === '0' || (vacant.vacancy !== null && BigInt(vacant.vacancy.last.birthtime) > BigInt(last.birthtime))) return
+    this.#leave(vacant.vacancy)
+    vacant.vacancy = new Vacancy(this.name, last)
+    this.add(vacant.vacancy)
+  }
+
+  #leave(vacancy: Vacancy | null): void {
+    if (vacancy === null) return
+    vacancy.fill()
+    this.ended(vacancy)
+  }
+
+  #fill(path: string): void {
+    this.#leave(this.#vacant.get(path)!.vacancy)
+    this.#vacant.delete(path)
+  }
+
+  /** Paths that are followed by now, or whose folders are gone, are vacant no more; those that were named and at which nothing is yet are. */
+  async #noteVacant({ files }: Discovery): Promise<void> {
+    const now = new Map(files.map((one) => [one.path, one]))
+    for (const path of [...this.#vacant.keys()]) {
+      const one = now.get(path)
+      if (one === undefined ? (await changedAt(folderOf(path))) < 0n : this.#isKnown(one)) this.#fill(path)
+    }
+    for (const { text, isLiteral } of this.#patterns) {
+      const path = fromText(text)
+      if (!isLiteral || now.has(path) || this.#vacant.has(path)) continue
+      const changed = await changedAt(folderOf(path))
+      // in a quiet folder the file that was made last is as old as the change
+      if (changed >= 0n) this.#vacate(path, changed, changed + 1n)
+    }
   }
 
   /**
    * Rotated more than once between two scans: what was made at this path after `old` and moved on before now is known by its name and by being younger, and is
    * read, whether its new name fits a pattern or not.
    */
-  async #between(path: string, old: Identity, now: Found | undefined, list: (folder: string) => Promise<readonly Found[]>): Promise<Found[]> {
+  async #between(path: string, old: Identity, now: Found | undefined, list: List): Promise<Found[]> {
     if (old.birthtime === '0') return []
-    const name = nameOf(path)
     const oldest = BigInt(old.birthtime)
-    return (await list(folderOf(path))).filter((one) => {
-      const born = one.stat.birthtimeNs
-      if (one.path === path || !nameOf(one.path).startsWith(name) || isCompressed(one.path) || mayBeSame(old, identityOf(one.stat))) return false
-      // equal times are usual: the kernel's clock for files goes in steps of 4 ms
-      return born >= oldest && (now === undefined || born <= now.stat.birthtimeNs) && !this.#isKnown(one)
-    })
+    const { files } = await list(folderOf(path))
+    return files.filter((one) => !mayBeSame(old, identityOf(one.stat)) && this.#cameAfter(one, path, oldest, now))
+  }
+
+  /** Named after this path, born since then and before what is there now, and not known. */
+  #cameAfter(one: Found, path: string, oldest: bigint, now: Found | undefined): boolean {
+    const born = one.stat.birthtimeNs
+    if (one.path === path || !nameOf(one.path).startsWith(nameOf(path)) || isCompressed(one.path) || born === 0n) return false
+    // equal times are usual: the kernel's clock for files goes in steps of 4 ms
+    return born >= oldest && (now === undefined || born <= now.stat.birthtimeNs) && !this.#isKnown(one)
   }
 
   #isKnown({ stat }: Found): boolean {
@@ -424,15 +520,18 @@ class FilesFeed implements Feed, Shared {
   }
 
   /** A file that is neither open nor at any path that is followed: where it lay last, or beside that. */
-  async #locate(file: FollowedFile, list: (folder: string) => Promise<readonly Found[]>): Promise<void> {
+  async #locate(file: FollowedFile, list: List): Promise<void> {
     for (const folder of new Set([folderOf(file.lastPlace || file.path), folderOf(file.path)])) {
-      const one = (await list(folder)).find(({ stat }) => keyOf(identityOf(stat)) === file.key)
+      const one = (await list(folder)).files.find(({ stat }) => keyOf(identityOf(stat)) === file.key)
       if (one !== undefined) {
         file.path = one.path
+        file.missed = 0
         file.look()
         return
       }
     }
+    // a folder in which much is renamed may be listed without it
+    if (++file.missed < MISSED_MOST) return
     const unread = file.content.size - file.content.offset
     file.finish(unread > 0 ? gapOf('file_vanished', `${shown(file.path)} is gone with at least ${unread} bytes unread`) : null)
   }
@@ -593,13 +692,13 @@ class FilesFeed implements Feed, Shared {
     file.waitsFor = before
     if (file instanceof FollowedFile) file.hold()
     this.#followers.set(before, [...(this.#followers.get(before) ?? []), file])
-    if (before instanceof FollowedFile) before.look()
+    if (before instanceof FollowedFile) before.await()
   }
 
   // a new start
 
   /** Goes on with what a checkpoint knows. Takes it from `fresh`; gives files that came and went since. */
-  async #resume(fresh: Map<string, Found>, { files }: Discovery, list: (folder: string) => Promise<readonly Found[]>): Promise<Map<Found, string>> {
+  async #resume(fresh: Map<string, Found>, { files }: Discovery, list: List): Promise<Map<Found, string>> {
     const { saved } = this.#options
     if (saved === null || this.once) return new Map()
     const { positions, broken } = positionsOf(saved)
@@ -608,6 +707,13 @@ class FilesFeed implements Feed, Shared {
     const strays = new Map<Found, string>()
     const byInode = new Map([...fresh.values()].map((one) => [String(one.stat.ino), one]))
     const newest = newestOf(positions)
+    // what came before the youngest was known, and is read to its end where it is not among these
+    const youngest = new Map<string, Position>()
+    for (const position of newest) {
+      const path = restoredPath(position)
+      const other = youngest.get(path)
+      if (other === undefined || BigInt(other.birthtime) < BigInt(position.birthtime)) youngest.set(path, position)
+    }
     for (const position of positions) if (!newest.includes(position) && position.compressed !== true) this.#remember(contentOf(position))
     const resumed: { readonly one: Found; readonly position: Position; readonly origin: string }[] = []
     for (const position of newest) {
@@ -620,10 +726,15 @@ class FilesFeed implements Feed, Shared {
       }
       const inside = byInode.get(position.ino)
       const isInside = inside !== undefined && mayBeSame(position, identityOf(inside.stat))
-      const one = isInside ? inside : (await list(folderOf(path))).find(({ stat }) => mayBeSame(position, identityOf(stat)))
-      if (one?.path !== path) for (const stray of await this.#between(path, position, now.get(path), list)) strays.set(stray, path)
-      if (one === undefined) this.#missing.push({ gone: this.#remember(contentOf(position)), position })
-      else {
+      const one = isInside ? inside : (await list(folderOf(path))).files.find(({ stat }) => mayBeSame(position, identityOf(stat)))
+      if (one?.path !== path && youngest.get(path) === position) {
+        for (const stray of await this.#between(path, position, now.get(path), list)) strays.set(stray, path)
+        if (!now.has(path)) this.#vacate(path, (await list(folderOf(path))).changed)
+      }
+      if (one === undefined) {
+        this.#missing.push({ gone: this.#remember(contentOf(position)), position })
+        if (position.offset >= position.size && this.#vacant.has(path)) this.#leaves(path, position)
+      } else {
         fresh.delete(keyOf(identityOf(one.stat)))
         resumed.push({ one, position, origin: isInside ? '' : path })
       }
@@ -687,7 +798,8 @@ class FilesFeed implements Feed, Shared {
     for (const file of this.#files.values()) {
       if (Number.isNaN(file.awaySince)) continue
       const unread = await file.unread().catch(() => null)
-      if (unread?.isDeleted === true) deleted.push({ file, bytes: unread.bytes })
+      file.isDeleted = unread?.isDeleted === true
+      if (unread !== null && file.isDeleted) deleted.push({ file, bytes: unread.bytes })
     }
     deleted.sort((a, b) => a.file.awaySince - b.file.awaySince)
     let held = deleted.reduce((sum, { bytes }) => sum + bytes, 0)

@@ -7,6 +7,7 @@ import type { BigIntStats } from 'node:fs'
 import { CHUNK_BYTES_MAX, type Gap, type GapCause, TIME_RECEIVED } from '../../event.js'
 import { type BootTime, type Input, type Notice, NOTICES_ONLY } from '../../stage.js'
 import { type Descriptors, type Gate, type Holder, closing, opened, readAt, readInto, statOf } from './descriptors.js'
+import { folderOf } from './glob.js'
 import { type Anchor, ANCHOR_BYTES, anchorAt, type Head, HEAD_BYTES, hasAnchor, hasHead, hashOf, type Identity, identityOf, keyOf, NO_ANCHOR, NO_HEAD, type Position, savedPath, shown } from './identity.js'
 
 const LF = 10
@@ -113,6 +114,10 @@ export class FollowedFile implements Holder {
   isDone = false
   /** what came and went after it, at the path at which it was, was looked for */
   isSearched = false
+  /** away, and so many looks in a row have not found it anywhere */
+  missed = 0
+  /** away, and it has no name left */
+  isDeleted = false
   /** that path; '' while one that is followed leads here */
   origin = ''
   /** when it is looked at next, while it is looked at often */
@@ -120,12 +125,15 @@ export class FollowedFile implements Holder {
   #pause: number
   #lastGrowth = 0
   #isReading = false
+  /** others that wait for its end; and of these, those that waited when the read at hand began: what it finds is no end for the others */
+  #awaited = 0
+  #awaitedAtRead = 0
   /** reads from the descriptor that are under way: closed now, its number would be another file's */
   #uses = 0
   #isClosed = false
   #isGivenUp = false
   #isAtEnd = false
-  /** written to since the last read, without having grown */
+  /** written to since the last read, without having grown; or perhaps */
   #isTouched = false
   #tail: Uint8Array = NOTHING
   /** as far as this only NULs were found, beyond `content.offset` */
@@ -172,7 +180,9 @@ export class FollowedFile implements Holder {
 
   /** For a checkpoint: how far it is worked through, with what stands before that, or before the nearest place whose bytes are known. */
   positionIn(content: Content, offset: number): Position {
-    const position = { ...savedPath(this.path), ...this.identity, id: content.id, ...readingOf(content, offset) }
+    // beside the path at which it was, it is found by what it is; that path tells what came after it
+    const path = this.origin !== '' && folderOf(this.origin) === folderOf(this.path) ? this.origin : this.path
+    const position = { ...savedPath(path), ...this.identity, id: content.id, ...readingOf(content, offset) }
     return content.before === null ? position : { ...position, before: readingOf(content.before, content.before.offset) }
   }
 
@@ -206,6 +216,8 @@ export class FollowedFile implements Holder {
     this.awaySince = now
     this.origin = this.path
     this.isSearched = false
+    // it may have been written anew since it was looked at, and nobody will see its age again
+    this.#isTouched = true
     this.look()
   }
 
@@ -224,6 +236,12 @@ export class FollowedFile implements Holder {
   /** Opens it though it is not its turn yet: by then it may have no name left to be opened by. */
   hold(): void {
     this.#using(async () => {}).catch(() => {})
+  }
+
+  /** Another file begins when this one is read to its end. */
+  await(): void {
+    this.#awaited++
+    this.look()
   }
 
   /** Looks now, and often for a while. */
@@ -329,6 +347,7 @@ export class FollowedFile implements Holder {
 
   async #read(fd: number): Promise<void> {
     const { buffers } = this.#shared
+    this.#awaitedAtRead = this.#awaited
     if (!this.#hasBegun && this.content.offset > 0 && !(await this.#begin(fd))) return this.#replaced(fd, this.#tail, Math.min(ANCHOR_BYTES, this.content.offset))
     const { content } = this
     const before = this.#tail.length
@@ -413,7 +432,9 @@ export class FollowedFile implements Holder {
   #atEnd(): void {
     const { once, idleMs, rotateWaitMs } = this.#shared
     const now = performance.now()
-    this.#isAtEnd = true
+    // what comes after it may have been found while this was read: by then there may have been more
+    this.#isAtEnd = this.#awaitedAtRead === this.#awaited
+    if (!this.#isAtEnd) return
     this.content.size = this.content.offset
     this.#input.rest()
     this.#shared.onEnd(this)
@@ -496,14 +517,15 @@ export class FollowedFile implements Holder {
 
   /**
    * Other bytes stand before the place that was reached (`found`, in place of `length`), or too few: the file was cut, and perhaps its writer went on behind a
-   * hole, or it was written anew. What was too short when it was read may be as long as before by now.
+   * hole, or it was written anew. What was too short when it was read may be as long as before by now, and what was still there then may have been cut since.
    */
   async #replaced(fd: number, found: Uint8Array, length: number): Promise<void> {
-    const isHole = found.length === length && isZero(found, 0, length)
+    const both = [found, await readAt(fd, this.content.offset - length, length)]
+    const isHole = both.some((bytes) => bytes.length === length && isZero(bytes, 0, length))
     const stat = await statOf(fd)
     const old = this.#input
     const before = this.content
-    const isCut = found.length < length || Number(stat.size) < before.offset || isHole
+    const isCut = both.some((bytes) => bytes.length < length) || Number(stat.size) < before.offset || isHole
     const unread = isHole ? 0 : before.size - before.offset
     const isCovered = await this.#shared.onReplaced(before)
     if (this.isDone) return

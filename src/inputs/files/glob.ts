@@ -4,10 +4,14 @@
  */
 import { type BigIntStats, readdir, stat } from 'node:fs'
 import picomatch from 'picomatch'
-import { fromText, pathBytes, shown } from './identity.js'
+import { fromText, identityOf, keyOf, pathBytes, shown } from './identity.js'
 
 /** Asked of the thread pool at a time: it has four threads, and one must be left when a network file system hangs. */
 const WINDOW = 3
+
+/** Clocks of file systems go in steps of up to so many milliseconds: two changes within one look like one. */
+const TICK_MS = 20
+const LISTED_MOST = 4
 
 export interface Pattern {
   readonly text: string
@@ -87,11 +91,32 @@ export async function discover(patterns: readonly Pattern[], isExcluded: (path: 
   return { files: found.filter(({ stat }) => stat.isFile()), others: found.filter(({ stat }) => !stat.isFile()), failed }
 }
 
-/** The names in a folder, and what they are. */
-export async function siblings(folder: string): Promise<readonly Found[]> {
+/** The files in a folder, and when a name was last made or taken away in it, before they were listed: what is not among them and is made later is no older than that. */
+export interface Listing {
+  readonly files: readonly Found[]
+  /** nanoseconds since the epoch, by the clock of the file system; -1 where there is no such folder */
+  readonly changed: bigint
+}
+
+/** A file that is renamed while its folder is listed may be left out: it is listed until nothing changes meanwhile, or often enough. */
+export async function listing(folder: string): Promise<Listing> {
   const failed = new Map<string, NodeJS.ErrnoException>()
-  const names = (await list(folder, failed)).sort()
-  return (await stats(names.map((name) => joined(folder, name)), failed)).filter(({ stat }) => stat.isFile())
+  const changed = await changedAt(folder)
+  const files = new Map<string, Found>()
+  let before = changed
+  for (let times = 0; times < LISTED_MOST; times++) {
+    const names = (await list(folder, failed)).sort()
+    for (const one of await stats(names.map((name) => joined(folder, name)), failed)) if (one.stat.isFile()) files.set(keyOf(identityOf(one.stat)), one)
+    const after = await changedAt(folder)
+    if (after === before && Date.now() - Number(after / 1_000_000n) > TICK_MS) break
+    before = after
+  }
+  return { files: [...files.values()], changed }
+}
+
+/** `changed` of its listing. */
+export async function changedAt(folder: string): Promise<bigint> {
+  return (await look(folder, new Map()))?.mtimeNs ?? -1n
 }
 
 export function folderOf(path: string): string {

@@ -35,6 +35,15 @@ export function byAge(files: readonly Found[]): Found[] {
   return [...families.values()].flatMap((members) => members.sort((a, b) => byRank(rank(nameOf(a.path)), rank(nameOf(b.path)))))
 }
 
+/** A file that rotation has just put beside the others is the youngest by its name too; one that somebody has decompressed or restored there is not. */
+export function isRotatedInOrder(one: Found, beside: readonly Found[]): boolean {
+  const family = baseName(nameOf(one.path))
+  return !beside.some((other) => {
+    const isYoungerByName = baseName(nameOf(other.path)) === family && byRank(rank(nameOf(one.path)), rank(nameOf(other.path))) < 0
+    return isYoungerByName && other.stat.birthtimeNs < one.stat.birthtimeNs
+  })
+}
+
 function rank(name: string): number {
   const bare = name.replace(COMPRESSION, '')
   const digits = (SUFFIX.exec(bare) ?? INNER_DATE.exec(bare))?.[0].slice(1)
