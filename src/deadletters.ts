@@ -79,20 +79,23 @@ export class DeadLetterStore implements DeadLetters {
     return store
   }
 
-  add(refusals: readonly Refusal[]): Promise<void> {
+  add(refusals: readonly Refusal[]): Promise<boolean> {
     const { folder, onLost, report, output } = this.#options
     return this.#alone(async () => {
-      if (refusals.length === 0) return
+      if (refusals.length === 0) return true
       try {
         if (folder === null) throw new Error('there is no place for them: name a state directory')
         await this.#write(folder, Buffer.concat(refusals.map((refusal) => this.#letter(refusal))))
         if (this.#isRefused) report(`output ${output}: dead letters are written again`)
         this.#isRefused = false
         await this.#trim(folder)
+        return true
       } catch (error) {
         if (!this.#isRefused) report(`output ${output}: dead letters cannot be kept: ${(error as Error).message}; what is refused is lost until that is mended`)
         this.#isRefused = true
-        onLost({ count: refusals.length, reason: 'refused', from: null, to: null })
+        const count = refusals.filter(({ record }) => !this.#tellsOwnLoss(record)).length
+        if (count > 0) onLost({ count, reason: 'refused', from: null, to: null })
+        return false
       }
     })
   }
@@ -126,10 +129,23 @@ export class DeadLetterStore implements DeadLetters {
   }
 
   /** One at a time. */
-  #alone(work: () => Promise<void>): Promise<void> {
+  #alone<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#last.then(work)
-    this.#last = result.catch(() => {})
+    this.#last = result.then(
+      () => {},
+      () => {},
+    )
     return result
+  }
+
+  /** A gap record that tells a receiver what it has missed. One about its own loss would be refused as well, and so on for ever; the other outputs have it. */
+  #tellsOwnLoss(record: Uint8Array): boolean {
+    try {
+      const { type, output } = JSON.parse(Buffer.from(record).toString('utf8')) as { type?: unknown; output?: unknown }
+      return type === 'gap' && output === this.#options.output
+    } catch {
+      return false
+    }
   }
 
   #letter({ record, status, reason, body }: Refusal): Buffer {

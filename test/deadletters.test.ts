@@ -1,5 +1,5 @@
 /** Dead letters: what was refused is kept as it was, listed, and sent again under its own bytes; the oldest go when there is too much, and are counted. */
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, appendFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, appendFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -12,7 +12,8 @@ let root = ''
 let folders = 0
 
 beforeAll(() => {
-  root = mkdtempSync(join(tmpdir(), 'conntrail-letters-'))
+  // in memory where that can be had: hundreds of syncs, whose order is what counts here
+  root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'conntrail-letters-'))
 })
 afterAll(() => rmSync(root, { recursive: true, force: true }))
 
@@ -159,6 +160,14 @@ test('without a place, or when it refuses, each refusal is counted as lost', asy
   await gone.store.add([refusal(3)])
   expect(readLetters(folder).map(({ record }) => record.toString())).toEqual([record(3)])
   await gone.store.close()
+})
+
+test('that a gap record about losses of this very output is refused is no further loss: its gap record would be refused in turn', async () => {
+  const { store, lost } = await open(null)
+  const gap = (output: string): Refusal => ({ ...refusal(1), record: Buffer.from(`{"type":"gap","v":1,"cause":"output_dropped","count":1,"output":"${output}","reason":"refused"}`) })
+  await store.add([gap('pager'), gap('chat'), { ...refusal(1), record: Buffer.from('no JSON') }])
+  await store.add([gap('pager')])
+  expect(lost.map(({ count }) => count)).toEqual([2])
 })
 
 test('list, show, and their JSON', async () => {

@@ -45,12 +45,17 @@ const HASTY = {
   retry: { first: '5ms', max: '50ms', circuit_after: 5 },
 }
 
+/** ... but what is slow is waited for: nothing is sent twice because the machine is busy. */
+const PATIENT = { ...HASTY, timeouts: { connect: '10s', headers: '30s', total: '40s' } }
+
 describe('killed at any moment', () => {
-  const KILLS = isLong ? 200 : 10
+  const KILLS = isLong ? 200 : 6
   const LINES_A_STEP = 10
+  /** between two steps, at most */
+  const PACE_MS = isLong ? 60 : 150
   const KEY = Buffer.from('0123456789abcdef0123456789abcdef')
   /** The receiver refuses these for good, until it is mended. */
-  const isRefused = ({ mark }: Record_): boolean => typeof mark === 'number' && mark % 500 === 77
+  const isRefused = ({ mark }: Record_): boolean => typeof mark === 'number' && mark % (isLong ? 500 : 200) === 77
 
   function signatureOf({ headers, sent }: Got): string {
     const text = `${headers['webhook-id']}.${headers['webhook-timestamp']}.`
@@ -60,6 +65,7 @@ describe('killed at any moment', () => {
   test('every record at every output, ids stable, signatures valid; what was refused is in the dead letters, and arrives when it is replayed', { timeout: isLong ? 1_800_000 : 60_000 }, async () => {
     const receiver = await receive()
     const taken: Record_[] = []
+    const arrived = new Set<string>()
     const answers: Record<string, number> = {}
     let isMended = false
     receiver.usual = (got, response, request) => {
@@ -72,6 +78,7 @@ describe('killed at any moment', () => {
       if (turn < 0.3) return count('dropped unread'), void request.socket.destroy()
       if (!isMended && records.some(isRefused)) return count('422'), void response.writeHead(422).end('not these')
       taken.push(...records)
+      for (const { rid } of records) arrived.add(rid as string)
       if (turn < 0.35) return count('dropped when taken'), void request.socket.destroy()
       count('200')
       response.writeHead(200).end()
@@ -103,10 +110,12 @@ describe('killed at any moment', () => {
       const end = performance.now() + Math.random() * 2000
       while (performance.now() < end) {
         write()
-        await sleep(Math.random() * 60)
+        await sleep(Math.random() * PACE_MS)
       }
       await life.kill()
     }
+    // at least one of each kind, however short the lives were
+    while (mark < 100) write()
     const life = await begin()
     // what the file holds when it is read in one go, by a run that remembers nothing
     const whole = recordsOf(await command('run', '--once', '-c', configured('once.json', { inputs, outputs: { out: { type: 'stdout' } } })))
@@ -114,20 +123,24 @@ describe('killed at any moment', () => {
     expect(wanted.size).toBe(mark + mark / LINES_A_STEP)
     const refused = new Set(whole.filter(isRefused).map(({ rid }) => rid as string))
     const letters = async (): Promise<Record_[]> => recordsOf(await command('deadletters', 'list', '--json', '-c', config))
-    const has = (records: readonly Record_[], rids: ReadonlySet<string>): boolean => {
-      const there = new Set(records.map(({ rid }) => rid as string))
-      return [...rids].every((rid) => there.has(rid))
+    const missing = (there: ReadonlySet<string>, rids: ReadonlySet<string>): number => [...rids].filter((rid) => !there.has(rid)).length
+    /** However many wait: as long as some come, more may. */
+    const arrives = async (what: string, rids: ReadonlySet<string>, life: Life): Promise<void> => {
+      for (let left = missing(arrived, rids); left > 0; left = missing(arrived, rids)) {
+        await comes(`${what} at the receiver (${left} of ${rids.size} are missing)`, () => missing(arrived, rids) < left, life)
+      }
     }
-    await comes('all that is not refused, at the receiver', () => has(taken, new Set([...wanted].filter((rid) => !refused.has(rid)))), life, 120_000)
+    await arrives('all that is not refused', new Set([...wanted].filter((rid) => !refused.has(rid))), life)
     let listed = await letters()
-    while (!has(listed.map(({ record }) => record as Record_), refused)) listed = await letters()
-    expect(new Set(listed.map(({ record }) => record.rid as string))).toEqual(refused)
+    const ridsIn = (list: readonly Record_[]): Set<string> => new Set(list.map(({ record }) => (record as Record_).rid as string))
+    while (missing(ridsIn(listed), refused) > 0) listed = await letters()
+    expect(ridsIn(listed)).toEqual(refused)
     for (const letter of listed) expect(letter).toMatchObject({ output: 'hook', url: new URL(receiver.url()).origin, status: 422, body: 'not these' })
     expect(taken.filter(isRefused)).toEqual([])
     isMended = true
     expect(await command('deadletters', 'replay', '-c', config)).toContain(`${listed.length} records go to hook again`)
     expect(await letters()).toEqual([])
-    await comes('the replayed', () => has(taken, wanted), life)
+    await arrives('the replayed', wanted, life)
     await life.stop()
 
     // the pipe of a killed run may end within a record
@@ -138,11 +151,15 @@ describe('killed at any moment', () => {
     // each start tells its own, and one that was killed at once may have told it to one output only
     const isOfRun = ({ type, cause }: Record_): boolean => type === 'gap' && cause === 'restart'
     const all = new Set(Object.values(outputs).flatMap((records) => records.filter((record) => !isOfRun(record)).map(({ rid }) => rid as string)))
+    // an alert of the last moment stays in the spool when the receiver does not take it at once
+    const last = await begin()
+    await arrives('what waited at the end', all, last)
+    await last.kill()
     for (const [name, records] of Object.entries(outputs)) {
       const there = new Set(records.map(({ rid }) => rid as string))
       expect([...all].filter((rid) => !there.has(rid)), `missing at ${name}`).toEqual([])
-      const causes = new Set(records.filter(({ type }) => type === 'gap').map(({ cause }) => cause as string))
-      expect([...causes], `gaps at ${name}`).toEqual(['restart'])
+      // of a run that was killed before its first checkpoint the next knows nothing
+      expect(records.filter(({ type, cause }) => type === 'gap' && cause !== 'restart'), `gaps at ${name}`).toEqual([])
     }
     const everything = Object.values(outputs).flat().filter(({ type }) => type !== 'alert')
     expect(firstArrivals(everything).length).toBeGreaterThanOrEqual(wanted.size)
@@ -210,7 +227,7 @@ describe.runIf(has('prometheus-alertmanager'))('an Alertmanager', () => {
     const known = async (): Promise<Told[]> => (await (await fetch(`${api}/alerts`)).json()) as Told[]
     let now: Told[] = []
     const shows = async (what: string, holds: () => boolean, life: Life): Promise<void> => {
-      for (const end = Date.now() + 20_000; !holds(); await sleep(50)) {
+      for (const end = Date.now() + 50_000; !holds(); await sleep(50)) {
         if (Date.now() > end) throw new Error(`${what}: ${JSON.stringify(now)} ${life.stderr}`)
         now = await known().catch(() => [])
       }
@@ -221,8 +238,11 @@ describe.runIf(has('prometheus-alertmanager'))('an Alertmanager', () => {
     await shows('firing', () => now.length === 1, first)
     const { fingerprint, labels, startsAt } = now[0]!
     expect(labels).toEqual({ alertname: 'ConntrackTableFull', severity: 'critical', instance: 'gw1', netns: '4026532246' })
+    // of what it has not told as firing it does not tell the end
+    await comes('that it is told', () => told.length > 0, first)
     await first.kill()
-    appendFileSync(log, dropped(4_026_532_246, 7000))
+    // late enough to be seen before the episode has been quiet for ten seconds
+    appendFileSync(log, dropped(4_026_532_246, 4000))
     const second = new Life(['run', '-c', config])
     await shows('firing still, with the drops since', () => summary().includes('at least 2'), second)
     await second.stop()
@@ -250,7 +270,7 @@ describe('a receiver that is down', () => {
     const outputs = {
       file: { type: 'file', path: file.path },
       out: { type: 'stdout' },
-      hook: { type: 'webhook', url: `http://127.0.0.1:${port}/in`, ...HASTY, spool: `${SPOOL_BYTES}B`, batch: { records: 500, every: '20ms' } },
+      hook: { type: 'webhook', url: `http://127.0.0.1:${port}/in`, ...PATIENT, spool: `${SPOOL_BYTES}B`, batch: { records: 500, every: '20ms' } },
     }
     const inputs = { logs: { type: 'file', path: log, from: 'start' } }
     const printed = openSync(scratch('printed.ndjson'), 'a')
@@ -275,7 +295,7 @@ describe('a receiver that is down', () => {
     expect(most).toBeLessThanOrEqual(SPOOL_BYTES)
     const out = new Written(scratch('printed.ndjson'))
     expect(flowsOf(out.look())).toBe(LINES)
-    const gaps = file.gaps
+    const gaps = [...file.gaps]
     expect(gaps.length).toBeGreaterThan(0)
     for (const gap of gaps) expect(gap).toMatchObject({ cause: 'output_dropped', output: 'hook', reason: 'spool_full' })
     const shed = gaps.reduce((sum, { count }) => sum + (count as number), 0)
@@ -287,9 +307,89 @@ describe('a receiver that is down', () => {
     await comes('what waited', () => flowsOf(arrived()) + shed >= LINES, again)
     await again.stop()
     expect(flowsOf(arrived()) + shed).toBe(LINES)
-    const told = new Set(arrived().filter(({ cause }) => cause === 'output_dropped').map(({ rid }) => rid as string))
-    expect(told, 'the receiver is told what it missed').toEqual(new Set(gaps.map(({ rid }) => rid as string)))
+    const toldIn = (records: readonly Record_[]): Set<string> => new Set(records.filter(({ cause }) => cause === 'output_dropped').map(({ rid }) => rid as string))
+    expect(toldIn(arrived()), 'the receiver is told what it missed').toEqual(toldIn(gaps))
+    expect(toldIn(file.gaps), 'and nobody twice').toEqual(toldIn(gaps))
     expect(new Set(arrived().map(({ rid }) => rid as string)).size).toBe(arrived().length)
+  })
+
+  /** Flows in the order in which they come to a receiver, and what gap records say of the others. */
+  test.each(['with state', 'in memory'])('what each policy keeps, %s: it arrives, the rest is counted', async (where) => {
+    const LINES = 3000
+    const policies = ['drop_oldest', 'drop_newest', 'summarize']
+    const ports = await Promise.all(policies.map(() => freePort()))
+    const log = scratch('flows.log')
+    writeFileSync(log, '')
+    const file = new Written(scratch('out.ndjson'))
+    const more = { ...PATIENT, spool: '128KiB', batch: { records: 100, every: '20ms' } }
+    const hooks = Object.fromEntries(policies.map((when_full, i) => [when_full, { type: 'webhook', url: `http://127.0.0.1:${ports[i]}/in`, when_full, ...more }]))
+    const state = where === 'with state' ? { state: scratch('state') } : {}
+    const inputs = { logs: { type: 'file', path: scratch('*.log'), from: 'start', poll: '20ms', rescan: '100ms' } }
+    const life = new Life(['run', '-c', configured('policies.json', { ...state, inputs, outputs: { file: { type: 'file', path: file.path }, ...hooks } })])
+    for (let from = 1; from <= LINES; from += 100) appendFileSync(log, Array.from({ length: 100 }, (_, i) => line(from + i)).join(''))
+    await comes('all of it in the file', () => flowsOf(file.look()) === LINES, life)
+    // comes late, and stays whatever is shed for it, but where only what was there first stays
+    writeFileSync(scratch('kern.log'), dropped())
+    await comes('an alert', () => file.look().some(({ type }) => type === 'alert'), life)
+    const lost = (name: string): number => file.gaps.filter((gap) => gap['output'] === name).reduce((sum, { count }) => sum + (count as number), 0)
+    const up = await Promise.all(ports.map((port) => Receiver.start(null, port)))
+    receivers.push(...up)
+    const marksAt = (i: number): number[] => recordsOf(up[i]!.got.map(({ text }) => text).join('')).flatMap(({ type, mark }) => (type === 'flow' ? [mark as number] : []))
+    const typesAt = (i: number): Set<string> => new Set(recordsOf(up[i]!.got.map(({ text }) => text).join('')).map(({ type }) => type as string))
+    // the alert's own line, a kernel record, may be among what is shed
+    await comes('what was kept, and the counts of the rest', () => policies.every((name, i) => marksAt(i).length + lost(name) >= LINES), life)
+    await life.stop()
+    for (const [i, name] of policies.entries()) {
+      const marks = marksAt(i)
+      expect(marks, name).toEqual([...marks].sort((a, b) => a - b))
+      expect(marks.length, name).toBeGreaterThan(100)
+      expect(new Set(marks).size).toBe(marks.length)
+      for (const gap of file.gaps.filter((each) => each['output'] === name)) expect(gap).toMatchObject({ cause: 'output_dropped', reason: 'spool_full' })
+      const all = recordsOf(up[i]!.got.map(({ text }) => text).join(''))
+      const written = file.look().filter(({ type }) => type !== 'gap').length
+      expect(all.filter(({ type }) => type !== 'gap').length + lost(name), name).toBe(written)
+    }
+    expect(marksAt(0).at(-1)).toBe(LINES)
+    // later ones only where a small page found the last room
+    expect(marksAt(1).slice(0, 100)).toEqual(Array.from({ length: 100 }, (_, i) => i + 1))
+    expect(typesAt(2)).toContain('alert')
+  })
+
+  test('one that refuses everything, without a place for dead letters: each alert costs one gap record, and that none', async () => {
+    const receiver = await receive()
+    receiver.usual = status(422)
+    const log = scratch('kern.log')
+    writeFileSync(log, '')
+    const hook = { type: 'webhook', url: receiver.url(), retry: HASTY.retry }
+    const life = new Life(['run', '-c', configured('refusing.json', { inputs: { kernel: { type: 'file', path: log, from: 'start', poll: '20ms' } }, outputs: { hook } })])
+    const got = (type: string): Record_[] => recordsOf(receiver.got.map(({ text }) => text).join('')).filter((record) => record['type'] === type)
+    for (const netns of [1, 2, 3]) {
+      appendFileSync(log, dropped(4_026_532_000 + netns))
+      await comes('the alert, and that it is lost', () => got('alert').length >= netns && got('gap').length >= netns, life)
+    }
+    await life.stop()
+    expect(new Set(got('gap').map(({ rid }) => rid as string)).size).toBeLessThanOrEqual(new Set(got('alert').map(({ rid }) => rid as string)).size)
+    expect(life.messages.filter((message) => message.includes('dead letters cannot be kept'))).toHaveLength(1)
+  })
+
+  test('standard output that nobody reads, with another policy than to block: the file has everything, and the rest is counted', async () => {
+    const LINES = 3000
+    const log = scratch('flows.log')
+    writeFileSync(log, Array.from({ length: LINES }, (_, i) => line(i + 1)).join(''))
+    const file = new Written(scratch('out.ndjson'))
+    const outputs = { file: { type: 'file', path: file.path }, out: { type: 'stdout', when_full: 'drop_oldest', spool: '128KiB' } }
+    const pipe = await Pipe.open()
+    const life = new Life(['run', '-c', configured('stuck.json', { inputs: { logs: { type: 'file', path: log, from: 'start' } }, outputs })], { stdout: pipe.writeEnd })
+    pipe.closeWrite()
+    await comes('all of it in the file', () => flowsOf(file.look()) === LINES, life)
+    await comes('a gap record', () => file.gaps.length > 0, life)
+    const printed = pipe.readAll()
+    life.signal('SIGTERM')
+    const marks = recordsOf((await printed).toString()).flatMap(({ type, mark }) => (type === 'flow' ? [mark as number] : []))
+    expect(await life.ended()).toBe(0)
+    expect(file.gaps.every(({ cause, output: name, reason }) => cause === 'output_dropped' && name === 'out' && reason === 'spool_full')).toBe(true)
+    expect(marks.at(-1)).toBe(LINES)
+    expect(new Set(marks).size + file.gaps.reduce((sum, { count }) => sum + (count as number), 0)).toBe(LINES)
   })
 
   test('one that pauses is left alone and then has everything; stdout and the file went on', async () => {
@@ -298,7 +398,7 @@ describe('a receiver that is down', () => {
     const log = scratch('flows.log')
     writeFileSync(log, '')
     const file = new Written(scratch('out.ndjson'))
-    const hook = { type: 'webhook', url: receiver.url(), ...HASTY }
+    const hook = { type: 'webhook', url: receiver.url(), ...PATIENT }
     const config = configured('paused.json', { inputs: { logs: { type: 'file', path: log, from: 'start', poll: '20ms' } }, outputs: { file: { type: 'file', path: file.path }, hook } })
     const life = new Life(['run', '-c', config])
     appendFileSync(log, Array.from({ length: 50 }, (_, i) => line(i + 1)).join(''))
@@ -315,9 +415,9 @@ describe('a receiver that is down', () => {
 
 describe('the way of a line', () => {
   const LINES = isLong ? 100 : 15
-  const EVERY_MS = 200
-  /** A machine that does much else is forgiven one in five; alone it is one in a hundred. */
-  const SHARE = isLong ? 0.99 : 0.8
+  const EVERY_MS = isLong ? 200 : 100
+  /** A machine that does much else is forgiven most of them; alone it is one in a hundred. */
+  const SHARE = isLong ? 0.99 : 0.3
 
   test('from a pipe and from a followed file to the receiver', { timeout: 120_000 }, async () => {
     const ways = { pipe: { input: { type: 'stdin' }, mostMs: 50 }, file: { input: { type: 'file', path: scratch('kern.log'), from: 'start' }, mostMs: 250 } }
@@ -359,79 +459,112 @@ describe('the way of a line', () => {
 })
 
 describe('a disk that fails', () => {
-  /** A receiver that is down, a log with lines, and where the rest goes. */
-  async function place(more: object = {}) {
-    const port = await freePort()
+  /** Receivers that are down, a log with lines, and where the rest goes. */
+  async function place(names: readonly string[], more: object = {}) {
     const log = scratch('flows.log')
     writeFileSync(log, '')
     const state = scratch('state')
     const file = new Written(scratch('out.ndjson'))
-    const hook = { type: 'webhook', url: `http://127.0.0.1:${port}/in`, ...HASTY, ...more }
-    const config = configured('faults.json', { state, inputs: { logs: { type: 'file', path: log, from: 'start', poll: '20ms', rescan: '100ms' } }, outputs: { file: { type: 'file', path: file.path }, hook } })
-    const up = async (): Promise<Receiver> => {
-      const receiver = await Receiver.start(null, port)
+    const ports = new Map<string, number>()
+    for (const name of names) ports.set(name, await freePort())
+    const hooks = Object.fromEntries([...ports].map(([name, port]) => [name, { type: 'webhook', url: `http://127.0.0.1:${port}/in`, ...HASTY, ...more }]))
+    const config = configured('faults.json', { state, inputs: { logs: { type: 'file', path: log, from: 'start', poll: '20ms', rescan: '100ms' } }, outputs: { file: { type: 'file', path: file.path }, ...hooks } })
+    const up = async (name: string): Promise<Receiver> => {
+      const receiver = await Receiver.start(null, ports.get(name)!)
       receivers.push(receiver)
       return receiver
     }
-    return { log, file, config, up, spool: `${state}/outputs/hook/spool` }
+    return { log, file, config, up, spool: (name: string) => `${state}/outputs/${name}/spool` }
   }
   const marksOf = (receiver: Receiver): Set<number> => new Set(receiver.got.flatMap(({ text }) => recordsOf(text)).flatMap(({ mark }) => (typeof mark === 'number' ? [mark] : [])))
 
   test.runIf(has('strace')).each([
-    ['EIO at every third fdatasync', 'fdatasync:error=EIO:when=2+3'],
-    ['EIO at every fdatasync but the first', 'fdatasync:error=EIO:when=8+'],
+    // strace counts in each thread
+    ['EIO at the first fdatasync and every third after it', 'fdatasync:error=EIO:when=1+3'],
+    ['EIO at every fdatasync but the first', 'fdatasync:error=EIO:when=2+'],
     ['no space, now and then', 'pwrite64,pwritev:error=ENOSPC:when=3+9'],
   ])('%s, then killed: nothing that was acknowledged is missing', async (_name, fault) => {
     // another policy would shed, and count, what does not fit
-    const at = await place({ when_full: 'block' })
+    const at = await place(['hook'], { when_full: 'block' })
     const life = new Life(['run', '-c', at.config], { under: ['strace', '-f', '-qq', '-o', '/dev/null', '-e', `trace=${fault.split(':')[0]}`, '-e', `inject=${fault}`] })
     let mark = 0
-    for (let i = 0; i < 15; i++) {
+    // each is synced before the next comes: the disk is asked often
+    for (let i = 0; i < 10; i++) {
       appendFileSync(at.log, Array.from({ length: 20 }, () => line(++mark)).join(''))
-      await sleep(100)
+      await sleep(60)
     }
     await comes('the file', () => at.file.marks.length >= mark, life)
     // strace's child is the program
     process.kill(Number(execFileSync('pgrep', ['-P', String(life.pid)], { encoding: 'utf8' })), 'SIGKILL')
     await life.ended()
-    const receiver = await at.up()
+    const receiver = await at.up('hook')
     const again = new Life(['run', '-c', at.config])
-    await comes('everything', () => marksOf(receiver).size === mark, again)
+    // a line that comes later: what was there before it has been read
+    appendFileSync(at.log, line(++mark))
+    await comes('everything', () => marksOf(receiver).size === mark && at.file.marks.includes(mark), again)
     await again.stop()
     at.file.checkEnd()
     expect(new Set(at.file.marks).size).toBe(mark)
     expect([...at.file.gaps, ...receiver.got.flatMap(({ text }) => recordsOf(text))].filter(({ cause }) => cause === 'output_dropped')).toEqual([])
   })
 
-  test.each(['torn', 'flipped', 'emptied', 'filled with zeros'])('segments %s at rest: the start does not fail, what is whole arrives, the rest is counted', async (how) => {
-    const at = await place()
+  test('segments torn, flipped, emptied, filled with zeros at rest: the start does not fail, what is whole arrives, the rest is counted', async () => {
+    const damages: Record<string, (bytes: Buffer) => Buffer> = {
+      torn: (bytes) => bytes.subarray(0, Math.floor(bytes.length * 0.6)),
+      flipped: (bytes) => bytes.fill(bytes[bytes.length >> 1]! ^ 0x10, bytes.length >> 1, (bytes.length >> 1) + 1),
+      emptied: () => Buffer.alloc(0),
+      zeroed: (bytes) => bytes.fill(0, bytes.length >> 1, (bytes.length >> 1) + 4096),
+    }
+    const names = Object.keys(damages)
+    const at = await place(names)
     const life = new Life(['run', '-c', at.config])
     const marks = 400
-    for (let from = 0; from < marks; from += 40) {
-      appendFileSync(at.log, Array.from({ length: 40 }, (_, i) => line(from + i + 1)).join(''))
-      await comes('the file', () => at.file.marks.length === from + 40, life)
+    for (let from = 0; from < marks; from += 80) {
+      appendFileSync(at.log, Array.from({ length: 80 }, (_, i) => line(from + i + 1)).join(''))
+      await comes('the file', () => at.file.marks.length === from + 80, life)
     }
     await life.stop()
-    const [segment] = readdirSync(at.spool).filter((name) => name.endsWith('.segment')).map((name) => join(at.spool, name))
-    const bytes = readFileSync(segment!)
-    if (how === 'torn') writeFileSync(segment!, bytes.subarray(0, Math.floor(bytes.length * 0.6)))
-    else if (how === 'emptied') writeFileSync(segment!, '')
-    else {
-      const fd = openSync(segment!, 'r+')
-      const to = Math.floor(bytes.length / 2)
-      if (how === 'flipped') writeSync(fd, Buffer.of(bytes[to]! ^ 0x10), 0, 1, to)
-      else writeSync(fd, Buffer.alloc(4096), 0, 4096, to)
-      closeSync(fd)
+    for (const [name, damage] of Object.entries(damages)) {
+      const segments = readdirSync(at.spool(name)).filter((each) => each.endsWith('.segment')).map((each) => join(at.spool(name), each))
+      expect(segments).toHaveLength(1)
+      writeFileSync(segments[0]!, damage(readFileSync(segments[0]!)))
     }
-    const receiver = await at.up()
+    const up = await Promise.all(names.map((name) => at.up(name)))
     const again = new Life(['run', '-c', at.config])
-    const lost = (): number => at.file.gaps.filter(({ cause, output: name }) => cause === 'output_dropped' && name === 'hook').reduce((sum, { count }) => sum + (count as number), 0)
-    await comes('all that is left, and the count of the rest', () => marksOf(receiver).size + lost() >= marks, again)
+    const gapsOf = (name: string): Record_[] => at.file.gaps.filter(({ cause, output: of }) => cause === 'output_dropped' && of === name)
+    const lost = (name: string): number => gapsOf(name).reduce((sum, { count }) => sum + (count as number), 0)
+    await comes('all that is left, and the count of the rest', () => names.every((name, i) => marksOf(up[i]!).size + lost(name) >= marks), again)
     await again.stop()
-    expect(marksOf(receiver).size + lost()).toBe(marks)
-    expect(lost()).toBeGreaterThan(0)
-    if (how === 'flipped') expect(lost()).toBeLessThan(marks)
-    for (const gap of at.file.gaps.filter(({ cause }) => cause === 'output_dropped')) expect(gap).toMatchObject({ reason: 'damaged', output: 'hook' })
+    for (const [i, name] of names.entries()) {
+      expect(marksOf(up[i]!).size + lost(name), name).toBe(marks)
+      expect(lost(name), name).toBeGreaterThan(0)
+      if (name === 'emptied') expect(lost(name)).toBe(marks)
+      else expect(lost(name), name).toBeLessThan(marks)
+      for (const gap of gapsOf(name)) expect(gap).toMatchObject({ reason: 'damaged', output: name })
+    }
+  })
+
+  test('a second start on the same state directory changes nothing there and ends', async () => {
+    const at = await place(['hook'])
+    const receiver = await at.up('hook')
+    const life = new Life(['run', '-c', at.config])
+    appendFileSync(at.log, line(1))
+    await comes('all delivered', () => marksOf(receiver).size === 1 && at.file.marks.length === 1, life)
+    await receiver.stop()
+    expect(await new Life(['run', '-c', at.config]).ended()).toBe(1)
+    appendFileSync(at.log, line(2))
+    await comes('the second line', () => at.file.marks.length === 2, life)
+    // past the next checkpoint: the log is not read again from before it
+    const checkpoint = join(scratch('state'), 'checkpoint')
+    const before = statSync(checkpoint, { throwIfNoEntry: false })?.mtimeMs
+    await comes('a checkpoint', () => statSync(checkpoint, { throwIfNoEntry: false })?.mtimeMs !== before, life)
+    await life.kill()
+    const later = await at.up('hook')
+    const again = new Life(['run', '-c', at.config])
+    await comes('what the first had taken', () => marksOf(later).has(2), again)
+    await comes('that it runs', () => at.file.gaps.some(({ cause }) => cause === 'restart'), again)
+    await again.stop()
+    expect(at.file.gaps.filter(({ cause }) => cause === 'output_dropped')).toEqual([])
   })
 })
 
@@ -493,24 +626,48 @@ describe('secrets', () => {
     for (const path of ['metrics', 'status', 'livez', 'readyz']) seen[path] = await (await fetch(`http://127.0.0.1:${metrics}/${path}`)).text()
     seen['ps'] = execFileSync('ps', ['axww', '-o', 'args'], { encoding: 'utf8' })
     seen['environment'] = readFileSync(`/proc/${life.pid}/environ`, 'latin1')
+    const good = readFileSync(config)
+    writeFileSync(config, good.toString().replace('"url":', `"url":"http://me:${secrets.token}@127.0.0.1/${secrets.path}","tokn":"${secrets.token}","uri":`))
+    life.signal('SIGHUP')
+    await comes('that it is refused', () => life.stderr.includes('reload:'), life)
+    for (const path of ['metrics', 'status']) seen[`${path} after a reload`] = await (await fetch(`http://127.0.0.1:${metrics}/${path}`)).text()
+    writeFileSync(config, good)
     life.signal('SIGUSR2')
     await life.stop()
     seen['stderr'] = life.stderr
     const all = (...args: string[]): Promise<string> => output(start('sh', ['-c', 'exec "$@" 2>&1', 'sh', process.execPath, program, ...args], ['ignore', 'pipe', 'ignore']))
-    for (const action of ['list', 'show']) for (const more of [[], ['--json']]) seen[`deadletters ${action} ${more.join()}`] = await all('deadletters', action, ...more, '-c', config)
-    for (const what of ['check', 'doctor']) for (const more of [[], ['--json']]) seen[`${what} ${more.join()}`] = await all(what, ...(what === 'check' ? [config] : ['-c', config]), ...more)
-    seen['doctor --connect'] = await all('doctor', '-c', config, '--connect')
-    seen['service'] = await all('service', '-c', config)
+    const asked = [...['list', 'show', 'list --json', 'show --json'].map((words) => `deadletters ${words} -c ${config}`), `check ${config}`, `check ${config} --json`]
+    asked.push(...['', ' --json', ' --connect'].map((words) => `doctor -c ${config}${words}`), `service -c ${config}`)
+    await Promise.all(asked.map(async (words) => (seen[words.replace(` -c ${config}`, '')] = await all(...words.split(' ')))))
+    seen['deadletters replay'] = await all('deadletters', 'replay', '-c', config)
     writeFileSync(scratch('signing'), `${secrets.signing.slice(0, 20)} ${secrets.token}\n`)
     seen['check of a secret that is none'] = await all('check', config)
     writeFileSync(scratch('url of nobody'), `htp:/${tail}\n`)
     seen['check of an address that is none'] = await all('check', config)
     seen['run with it'] = await all('run', '-c', config)
+    seen['names of files'] = readdirSync(state, { recursive: true, encoding: 'utf8' }).join()
     for (const name of readdirSync(state, { recursive: true, encoding: 'utf8' })) if (statSync(join(state, name)).isFile()) seen[`state/${name}`] = readFileSync(join(state, name), 'latin1')
     seen['records'] = readFileSync(scratch('out.ndjson'), 'latin1')
-    expect(seen['deadletters list ']).toContain('refuses:1')
+    expect(seen['deadletters list']).toContain('refuses:1')
     expect(seen['deadletters list --json']).toContain('[secret]')
     const shown = Object.entries(seen).flatMap(([where, text]) => Object.entries(secrets).filter(([, secret]) => text.includes(secret)).map(([name]) => `${name} in ${where}`))
     expect(shown).toEqual([])
+  })
+
+  test('nor of a URL on the command line, but where it was typed', async () => {
+    const receiver = await receive()
+    receiver.usual = (got, response) => void response.writeHead(422).end(`no ${got.path} here`)
+    writeFileSync(scratch('kern.log'), dropped())
+    const key = 'typ3d-k3y'
+    const state = scratch('state')
+    const all = (...args: string[]): Promise<string> => output(start('sh', ['-c', 'exec "$@" 2>&1', 'sh', process.execPath, program, ...args], ['ignore', 'pipe', 'ignore']))
+    const seen: Record<string, string> = {}
+    seen['run'] = await all('run', '--once', '-i', scratch('kern.log'), '-o', `webhook:${receiver.url()}/${key}?key=${key}`, '--state', state)
+    seen['names of files'] = readdirSync(state, { recursive: true, encoding: 'utf8' }).join()
+    for (const words of ['list', 'list --json', 'show', 'replay']) seen[words] = await all('deadletters', ...words.split(' '), '--state', state)
+    seen['a URL with a password'] = await all('run', '--once', '-i', scratch('kern.log'), '-o', `webhook:http://me:${key}@127.0.0.1:1/in`)
+    expect(seen['list']).toContain(`webhook:${new URL(receiver.url()).origin}`)
+    expect(seen['a URL with a password']).toContain('cannot carry a user name or password')
+    expect(Object.keys(seen).filter((where) => seen[where]!.includes(key))).toEqual([])
   })
 })

@@ -3,13 +3,15 @@
  * anywhere costs what was damaged, and is counted.
  */
 import { execFileSync, spawn } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { behindSpool } from '../src/spool/behind.js'
 import { type Disk, realDisk } from '../src/spool/disk.js'
+import { Losses } from '../src/spool/losses.js'
 import { type FullPolicy, Spool, type SpoolOptions } from '../src/spool/spool.js'
 import type { Entry, Loss } from '../src/stage.js'
 
@@ -18,7 +20,8 @@ let root = ''
 let folders = 0
 
 beforeAll(() => {
-  root = mkdtempSync(join(tmpdir(), 'conntrail-spool-'))
+  // in memory where that can be had: hundreds of syncs, whose order is what counts here
+  root = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'conntrail-spool-'))
 })
 afterAll(() => rmSync(root, { recursive: true, force: true }))
 
@@ -409,11 +412,15 @@ describe('limits', () => {
           }
           n += count
           if (doSame) expect(handed[0]!.map(numberOf)).toEqual(handed[1]!.map(numberOf))
+          const { found, taken, lostBy, length } = both[1]!.spool
+          expect(found + taken).toBe(delivered[1]!.length + Object.values(lostBy).reduce((sum, more) => sum + more, 0) + length)
           expect(bytesIn(folder)).toBeLessThanOrEqual(options.maxBytes)
           expect(both[0]!.spool.bytes).toBeLessThanOrEqual(options.maxBytes)
         }
         for (const [i, { spool }] of both.entries()) {
           const waiting = spool.length
+          // what an earlier life left counts as found by the next
+          if (i === 1 || doSame) expect([spool.found, spool.taken]).toEqual([0, n])
           const rest = (await drain(spool)).map(numberOf)
           told(i)
           expect(rest).toHaveLength(waiting)
@@ -685,4 +692,135 @@ test.each(['block', 'drop_oldest', 'drop_newest', 'summarize'] as const)('%s: ap
     expect([spool.length, spool.oldestAt]).toEqual([0, null])
     await spool.close()
   }
+})
+
+test('what is lost after the last telling is told by the next start, once, and by no timer', () => {
+  vi.useFakeTimers()
+  try {
+    const told: Loss[] = []
+    const losses = new Losses((loss) => told.push(loss))
+    const span = { from: null, to: null }
+    losses.add(3, 'spool_full', span)
+    vi.advanceTimersByTime(1000)
+    losses.add(4, 'spool_full', span)
+    losses.tellLast()
+    losses.add(5, 'spool_full', span)
+    vi.advanceTimersByTime(600_000)
+    expect(told.map(({ count }) => count)).toEqual([3, 4])
+    losses.synced()
+    losses.synced()
+    expect(losses.unsafe.map(({ count }) => count)).toEqual([5])
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
+test('what was told before a clean end is not told by the next start', async () => {
+  const folder = fresh()
+  const first = await open({ folder, maxBytes: 1 << 16, whenFull: 'drop_newest' })
+  for (let n = 0; n < 1000; n += 50) await first.spool.append(lines(n, n + 50))
+  first.spool.reportLosses()
+  await first.spool.close()
+  const second = await open({ folder, maxBytes: 1 << 16, whenFull: 'drop_newest' })
+  second.spool.reportLosses()
+  expect([countOf(first.lost) + second.spool.length, second.lost]).toEqual([1000, []])
+  await second.spool.close()
+})
+
+test('what a memory spool could not deliver is told to the operator too', async () => {
+  const { spool, lost, said } = await open({ folder: null })
+  await spool.append(lines(0, 7))
+  spool.ack((await spool.peek(2, 1 << 20)).at(-1)!.seq)
+  await spool.close()
+  expect(lost.map(({ count, reason }) => [count, reason])).toEqual([[5, 'not_delivered']])
+  expect(said).toEqual([expect.stringContaining('5 records were not delivered')])
+})
+
+describe('an output behind a spool', () => {
+  /** Takes pages while `isOpen`; holds on to one else. */
+  function slow() {
+    const taken: number[] = []
+    let release = (): void => {}
+    const output = {
+      name: 'all',
+      isOpen: false,
+      isGone: false,
+      fault: null as Error | null,
+      async write(bytes: Uint8Array): Promise<boolean> {
+        if (output.fault !== null) throw output.fault
+        while (!output.isOpen) await new Promise<void>((resolve) => (release = resolve))
+        if (output.isGone) return false
+        for (const text of Buffer.from(bytes).toString().split('\n').slice(0, -1)) taken.push((JSON.parse(text) as { n: number }).n)
+        return true
+      },
+      close: () => {
+        output.isOpen = true
+        output.isGone = true
+        release()
+        return Promise.resolve()
+      },
+    }
+    const openUp = (): void => {
+      output.isOpen = true
+      release()
+    }
+    return { output, taken, openUp }
+  }
+  const until = async (isTrue: () => boolean): Promise<void> => {
+    while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+
+  test('holds up nobody, keeps the order, and every record arrives or is counted', async () => {
+    for (const folder of [fresh(), null]) {
+      const { spool, lost } = await open({ folder, maxBytes: 1 << 16, whenFull: 'drop_newest' })
+      const { output, taken, openUp } = slow()
+      const behind = behindSpool(output, spool, 1000)
+      for (let n = 0; n < 2000; n += 50) expect(await behind.write(lines(n, n + 50))).toBe(true)
+      await behind.sync!()
+      expect(taken).toEqual([])
+      openUp()
+      await until(() => spool.length === 0)
+      await behind.write(lines(2000, 2010))
+      await until(() => taken.at(-1) === 2009)
+      spool.reportLosses()
+      await behind.close()
+      expect(taken).toEqual([...taken].sort((a, b) => a - b))
+      expect(new Set(taken).size + countOf(lost, 'spool_full')).toBe(2010)
+      if (folder !== null) expect(await (await open({ folder })).spool.peek(1, 1)).toEqual([])
+    }
+  })
+
+  test('one that takes nothing at the end leaves what waits for the next start', async () => {
+    const folder = fresh()
+    const first = await open({ folder, whenFull: 'drop_oldest' })
+    const stuck = behindSpool(slow().output, first.spool, 20)
+    await stuck.write(lines(0, 30))
+    await stuck.close()
+    const second = await open({ folder, whenFull: 'drop_oldest' })
+    const { output, taken, openUp } = slow()
+    openUp()
+    const behind = behindSpool(output, second.spool, 1000)
+    await until(() => taken.length === 30)
+    await behind.close()
+    expect(taken).toEqual(Array.from({ length: 30 }, (_, n) => n))
+    expect([...first.lost, ...second.lost]).toEqual([])
+  })
+
+  test('that its reader has gone, or that it failed for good, is known with the next page', async () => {
+    const gone = slow()
+    const first = behindSpool(gone.output, (await open({ folder: null, whenFull: 'drop_oldest' })).spool, 20)
+    gone.output.isGone = true
+    gone.openUp()
+    await first.write(lines(0, 1))
+    await until(() => gone.output.isGone)
+    while (await first.write(lines(1, 2))) await new Promise((resolve) => setTimeout(resolve, 2))
+    await first.close()
+    const broken = slow()
+    broken.output.fault = new Error('EROFS: as played')
+    const second = behindSpool(broken.output, (await open({ folder: null, whenFull: 'drop_oldest' })).spool, 20)
+    let said = ''
+    while (said === '') await second.write(lines(0, 1)).catch((error: Error) => (said = error.message))
+    expect(said).toContain('EROFS')
+    await second.close()
+  })
 })

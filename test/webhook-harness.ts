@@ -100,6 +100,7 @@ export function ridsOf(ndjson: string): string[] {
 export class TestQueue implements Queue {
   readonly #entries: (Entry & { readonly at: number })[] = []
   #seq: number
+  #taken = 0
   ackedSeq: number
   onAvailable = (): void => {}
 
@@ -112,6 +113,7 @@ export class TestQueue implements Queue {
   append(lines: Uint8Array): Promise<void> {
     for (const line of Buffer.from(lines).toString().split('\n')) {
       if (line === '') continue
+      this.#taken++
       this.#entries.push({ seq: ++this.#seq, bytes: Buffer.from(line), type: /"type":"(\w+)"/.exec(line)?.[1] ?? '', at: Date.now() })
     }
     this.onAvailable()
@@ -135,8 +137,15 @@ export class TestQueue implements Queue {
   }
 
   readonly isShedding = false
+  readonly isWritable = true
+  readonly found = 0
+  readonly lostBy = {}
 
   shed(): void {}
+
+  get taken(): number {
+    return this.#taken
+  }
 
   get length(): number {
     return this.#entries.length
@@ -159,9 +168,9 @@ export class TestDeadLetters implements DeadLetters {
   readonly refusals: Refusal[] = []
   replays: Uint8Array[] = []
 
-  add(refusals: readonly Refusal[]): Promise<void> {
+  add(refusals: readonly Refusal[]): Promise<boolean> {
     this.refusals.push(...refusals.map((refusal) => ({ ...refusal, record: Buffer.from(refusal.record) })))
-    return Promise.resolve()
+    return Promise.resolve(true)
   }
 
   async takeReplays(take: (lines: Uint8Array) => Promise<void>): Promise<void> {

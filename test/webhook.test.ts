@@ -7,11 +7,13 @@ import { join } from 'node:path'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { AddressBook } from '../src/outputs/webhook/addresses.js'
 import { Patience } from '../src/outputs/webhook/patience.js'
+import { Redaction } from '../src/outputs/webhook/redaction.js'
 import { retryAfter, verdictOf } from '../src/outputs/webhook/verdict.js'
 import { completeConfig } from '../src/config.js'
 import { DeadLetterStore, readLetters, replayLetters } from '../src/deadletters.js'
 import { Spool } from '../src/spool/spool.js'
-import { alert, closeAll, flow, flows, folder, gap, makePki, open, page, type Pki, Receiver, type Reply, ridsOf, secret, status, TestQueue, until } from './webhook-harness.js'
+import type { Loss } from '../src/stage.js'
+import { alert, closeAll, flow, flows, folder, gap, makePki, open, page, type Pki, Receiver, type Reply, ridsOf, secret, status, TestDeadLetters, TestQueue, until } from './webhook-harness.js'
 
 const receivers: Receiver[] = []
 
@@ -130,6 +132,15 @@ describe('what is sent', () => {
     await until(() => queue.length === 0, 'acknowledged')
     expect(webhook.name).toBe('pager')
     expect(receiver.got[0]!.headers['authorization']).toBe('Bearer t0ken-abc')
+  })
+
+  test('as one JSON array', async () => {
+    const receiver = await receive()
+    const { webhook, queue } = open(receiver.url(), { body: 'json' })
+    await webhook.write(page(...flows(1, 3)))
+    await until(() => queue.length === 0, 'acknowledged')
+    expect(receiver.got[0]!.headers['content-type']).toBe('application/json')
+    expect(receiver.got[0]!.text).toBe(`[${flows(1, 3).join(',')}]`)
   })
 
   test('token and further headers', async () => {
@@ -259,8 +270,9 @@ describe('answers', () => {
 
   test('dead letters that someone wants sent again go out', async () => {
     const receiver = await receive()
-    const { letters, queue } = open(receiver.url())
-    letters.replays.push(page(flow(7)))
+    const deadLetters = new TestDeadLetters()
+    deadLetters.replays.push(page(flow(7)))
+    const { queue } = open(receiver.url(), {}, { deadLetters })
     await until(() => receiver.got.length === 1 && queue.length === 0, 'sent again')
     expect(receiver.rids).toEqual(['run:7'])
   })
@@ -289,17 +301,16 @@ describe('waits', () => {
   })
 
   test.each([
-    ['seconds', () => '1'],
-    ['a date', () => new Date(Date.now() + 2000).toUTCString()],
-  ])('Retry-After in %s holds for the whole endpoint, alerts too', async (_, value) => {
+    ['429: seconds', 429, { 'retry-after': '1' }],
+    ['a date by its own clock, with any status that is tried again', 500, { date: 'Sun, 22 Nov 2026 10:00:00 GMT', 'retry-after': 'Sun, 22 Nov 2026 10:00:01 GMT' }],
+  ])('Retry-After (%s) holds for the whole endpoint, alerts too', async (_, code, headers) => {
     const receiver = await receive()
-    receiver.replies = [status(429, { 'retry-after': value() })]
+    receiver.replies = [status(code, headers)]
     const { webhook, queue } = open(receiver.url())
     await webhook.write(page(flow(1)))
     await until(() => receiver.got.length === 1, 'the first')
     await webhook.write(page(alert('e1', 1)))
     await until(() => queue.length === 0, 'acknowledged')
-    // a date has whole seconds: one at least of the two
     expect(receiver.got[1]!.at - receiver.got[0]!.at).toBeGreaterThanOrEqual(950)
     expect(receiver.got[1]!.headers['webhook-id']).toBe(receiver.got[0]!.headers['webhook-id'])
   })
@@ -332,6 +343,27 @@ describe('waits', () => {
     random = 0
     patience.failed(1000, 0)
     expect(patience.notBefore).toBe(1000)
+  })
+
+  test('tries have no end but the age of what waits, which is then counted', async () => {
+    const receiver = await receive()
+    receiver.usual = status(500)
+    let now = Date.now()
+    const lost: Loss[] = []
+    const queue = await Spool.open({ folder: null, maxBytes: 1 << 20, whenFull: 'summarize', maxAgeMs: 72 * 3_600_000, now: () => now, report: () => {}, onLost: (loss) => lost.push(loss) })
+    const { webhook } = open(receiver.url(), {}, { queue })
+    await webhook.write(page(...flows(1, 3)))
+    await until(() => receiver.got.length >= 20, 'tried again and again')
+    now += 71 * 3_600_000
+    const { length } = receiver.got
+    await until(() => receiver.got.length >= length + 3, 'and again')
+    expect(queue.length).toBe(3)
+    now += 2 * 3_600_000
+    await until(() => queue.length === 0, 'given up')
+    queue.reportLosses()
+    expect(lost.map(({ count, reason }) => [count, reason])).toEqual([[3, 'too_old']])
+    await webhook.close(0)
+    await queue.close()
   })
 
   test('the circuit opens after so many failures and lets one request find out', async () => {
@@ -369,6 +401,21 @@ describe('slow and endless', () => {
     await until(() => queue.length === 0, 'acknowledged')
     expect(receiver.got).toHaveLength(2)
     expect(webhook.status().lastError).toContain('no answer within 100 ms')
+  })
+
+  test('a receiver that takes the connection and reads nothing: given up', async () => {
+    const deaf = createServer((socket) => void socket.pause().on('error', () => {}))
+    await new Promise<void>((resolve) => deaf.listen(0, '127.0.0.1', resolve))
+    const { port } = deaf.address() as { port: number }
+    // more than what the kernel takes for it
+    const large = flow(1, { note: 'x'.repeat(16e6) })
+    const { webhook, queue } = open(`http://127.0.0.1:${port}/in`, { gzip: false, timeouts: { connect: 1000, headers: 100, total: 300 } })
+    await webhook.write(page(large))
+    await until(() => webhook.status().failed >= 2, 'given up, and tried again')
+    expect(webhook.status().lastError).toContain('no answer within 100 ms')
+    expect(queue.length).toBe(1)
+    await webhook.close(0)
+    deaf.close()
   })
 
   test('a head that drips in for ever is no answer', async () => {
@@ -525,7 +572,7 @@ describe('the connection', () => {
 })
 
 /** A name server with one name, which answers only while `isUp`. */
-async function nameServer(name: string): Promise<{ readonly server: string; isUp: boolean; asked: number; close: () => void }> {
+async function nameServer(name: string, ttl = 1): Promise<{ readonly server: string; isUp: boolean; asked: number; close: () => void }> {
   const socket = createSocket('udp4')
   await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve))
   const control = { server: `127.0.0.1:${socket.address().port}`, isUp: true, asked: 0, close: () => socket.close() }
@@ -536,8 +583,7 @@ async function nameServer(name: string): Promise<{ readonly server: string; isUp
     const asked = [...question.subarray(0, -4)].map((byte) => (byte < 32 ? '.' : String.fromCharCode(byte))).join('').replace(/^\.|\.$/g, '')
     const isKnown = control.isUp && asked === name && isAddress
     const head = Buffer.from([query[0]!, query[1]!, 0x81, control.isUp && asked === name ? 0x80 : 0x83, 0, 1, 0, isKnown ? 1 : 0, 0, 0, 0, 0])
-    // a time to live of one second
-    const answer = isKnown ? Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]) : Buffer.alloc(0)
+    const answer = isKnown ? Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, ttl >> 8, ttl & 0xff, 0, 4, 127, 0, 0, 1]) : Buffer.alloc(0)
     socket.send(Buffer.concat([head, question, answer]), from.port, from.address)
   })
   return control
@@ -581,6 +627,25 @@ describe('names', () => {
     expect(late.addresses).toEqual([{ address: '127.0.0.1', family: 4 }])
     expect(late.fault).toContain('ENOTFOUND')
     await expect(book.resolve('other.example')).rejects.toThrow(/other\.example cannot be resolved \(ENOTFOUND\)/)
+    dns.close()
+  })
+
+  test('a long time to live counts as a minute; after a failure the name is asked anew at once', async () => {
+    const dns = await nameServer('hook.example', 3600)
+    let now = 1_000_000
+    const book = new AddressBook({ ...files(), servers: [dns.server], last: null, now: () => now })
+    const isAsked = async (): Promise<boolean> => {
+      const { asked } = dns
+      await book.resolve('hook.example')
+      return dns.asked > asked
+    }
+    expect(await isAsked()).toBe(true)
+    now += 59_000
+    expect(await isAsked()).toBe(false)
+    now += 2000
+    expect(await isAsked()).toBe(true)
+    book.failed('hook.example')
+    expect(await isAsked()).toBe(true)
     dns.close()
   })
 
@@ -877,6 +942,31 @@ describe('episodes', () => {
 })
 
 describe('secrets', () => {
+  const redaction = (config: object): Redaction => new Redaction({ url: { address: secret('https://hooks.example/in'), origin: 'https://hooks.example' }, token: null, headers: {}, signing: null, template: null, ...config })
+
+  test.each([
+    ['a header without its scheme', { headers: { authorization: secret('Bearer k3y-of-the-header') } }, 'k3y-of-the-header is not known here'],
+    ['the parameters of a header', { headers: { authorization: secret('Token token="k3y-of-the-header", version=2') } }, 'no such token: k3y-of-the-header'],
+    ['a password in base64', { headers: { authorization: secret(`Basic ${Buffer.from('me:pa55-w0rd').toString('base64')}`) } }, 'me:pa55-w0rd is wrong, pa55-w0rd!'],
+    ['a signing key without its prefix', { signing: { scheme: 'standard', secrets: [secret('whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')] } }, 'expected MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'],
+    ['within JSON', { token: secret('t0ken "with" \\') }, JSON.stringify({ you: 't0ken "with" \\' })],
+    ['within a URL', { token: secret('t0ken/+abc==') }, 'GET /?token=t0ken%2F%2Babc%3D%3D'],
+    ['within HTML', { token: secret('t0ken&<abc>') }, '<p>t0ken&amp;&lt;abc&gt;</p>'],
+    ['a key in the body', { template: '{"routing_key":"0123456789abcdef0123456789ABCDEF","text":"{{summary}}"}' }, 'routing key 0123456789abcdef0123456789ABCDEF is unknown'],
+  ])('hides %s', (_, config, text) => {
+    const shown = redaction(config).text(text)
+    expect(shown).toContain('[secret]')
+    for (const word of ['k3y-of', 'pa55', 'MfKQ9', 't0ken', '89abcdef']) expect(shown).not.toContain(word)
+  })
+
+  test('hides what the end of an answer has of one', () => {
+    const token = `t0ken.${'x'.repeat(6000)}`
+    const cut = Buffer.from(`invalid token: ${token}`).subarray(0, 4096)
+    expect(redaction({ token: secret(token) }).answer(cut)).toBe('invalid token: [secret]')
+    expect(redaction({ token: secret('grün-k3y') }).answer(Buffer.from('invalid: grün').subarray(0, -2))).toBe('invalid: gr')
+    expect(redaction({ token: secret(token) }).answer(Buffer.from('no such thing as a tok'))).toBe('no such thing as a tok')
+  })
+
   test('are in no report, status or dead letter, though the receiver says them all', async () => {
     const receiver = await receive()
     const secrets = ['t0ken-abc', 'team-7-key', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', '/in/k3y-of-the-path']

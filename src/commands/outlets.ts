@@ -89,7 +89,7 @@ export class Outlets {
   /** A spool is opened by one at a time, and so is a file whose tail may be half written. */
   #isHeld(next: Plan, name: string): boolean {
     const [old, anew] = [this.#plan, next].map(({ outputs }) => outputs.find((output) => output.name === name))
-    return old?.type === 'webhook' || (old?.type === 'file' && anew?.type === 'file' && old.path === anew.path)
+    return (old !== undefined && old.when_full !== 'block') || old?.type === 'webhook' || (old?.type === 'file' && anew?.type === 'file' && old.path === anew.path)
   }
 
   /** Files that were renamed are left for new ones. */
@@ -111,6 +111,8 @@ export class Outlets {
   async close(channels: Channels): Promise<void> {
     const isWebhook = (output: Output): boolean => this.#plan.outputs.some(({ name, type }) => name === output.name && type === 'webhook')
     const all = [...this.#outputs.values()]
+    // what was told last reaches them too
+    await channels.drained()
     await closeAll(all.filter(isWebhook))
     await channels.drained()
     await closeAll(all.filter((output) => !isWebhook(output)))

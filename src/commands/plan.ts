@@ -39,13 +39,15 @@ export interface Plan {
 }
 
 const FLOWS_MAX = 1_048_576
+/** of what stands for the end of a URL */
+const HASH_DIGITS = 8
 
 /** Throws ConfigErrors. */
 export async function planOf(settings: Settings, world: World): Promise<Plan> {
   // a bare pipe needs no configuration, and does without what reads one
   if (settings.command === 'pipe') return complete(settings, null, [STDIN], [STDOUT])
   const read = (path: string): Uint8Array => readFileSync(path)
-  const options = { formats: formatNames, instead: { ...inputsOf(settings), ...outputsOf(settings) } }
+  const options = { formats: formatNames, instead: { ...inputsOf(settings), ...outputsOf(settings, world) } }
   const config =
     settings.config === '' ? await completeConfig({}, 'command line', read, world.env, options) : await loadConfig(settings.config, read, world.env, options)
   return complete(settings, config, config.inputs, config.outputs)
@@ -59,9 +61,17 @@ function inputsOf({ inputs }: Settings): { inputs?: Record<string, unknown> } {
   return inputs.length === 0 ? {} : { inputs: Object.fromEntries(inputs.map((text) => [text, inputKinds.find((kind) => kind.fits(text))!.means(text)])) }
 }
 
-function outputsOf({ outputs, config }: Settings): { outputs?: Record<string, unknown> } {
-  const named = outputs.length > 0 || config !== '' ? outputs : ['-']
-  return named.length === 0 ? {} : { outputs: Object.fromEntries(named.map((text) => [text, outputKinds.find((kind) => kind.fits(text))!.means(text)])) }
+function outputsOf({ outputs, config }: Settings, { hash }: World): { outputs?: Record<string, unknown> } {
+  const given = outputs.length > 0 || config !== '' ? outputs : ['-']
+  return given.length === 0 ? {} : { outputs: Object.fromEntries(given.map((text) => [nameOfOutput(text, hash), outputKinds.find((kind) => kind.fits(text))!.means(text)])) }
+}
+
+/** As it is written; but names are shown, and what follows a receiver's host and port may be its key: something else stands for it, the same in each run. */
+function nameOfOutput(text: string, hash: World['hash']): string {
+  const url = /^webhook:(.*)$/s.exec(text)?.[1]
+  if (url === undefined || !URL.canParse(url)) return text
+  const { origin, href } = new URL(url)
+  return href === `${origin}/` ? `webhook:${origin}` : `webhook:${origin}#${hash(url).slice(0, HASH_DIGITS)}`
 }
 
 function complete(settings: Settings, config: Config | null, inputs: readonly InputConfig[], outputs: readonly OutputConfig[]): Plan {

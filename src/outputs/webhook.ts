@@ -17,6 +17,7 @@ import { type Message, Messages, type Outgoing } from './webhook/message.js'
 import type { WebhookOptions, WebhookStatus } from './webhook/options.js'
 import { Patience } from './webhook/patience.js'
 import { Progress } from './webhook/progress.js'
+import { Redaction } from './webhook/redaction.js'
 import { type Answered, Sender } from './webhook/sender.js'
 import { signatureHeaders } from './webhook/signing.js'
 import { pauseReason, retryAfter, verdictOf } from './webhook/verdict.js'
@@ -39,10 +40,6 @@ const REPLAY_MS = 2000
 /** What is shown of an answer. */
 const ANSWER_BYTES = 1024
 const ERROR_CHARS = 300
-const HIDDEN = '[secret]'
-/** A secret shorter than this would blacken half of any text. */
-const SECRET_CHARS_MIN = 4
-const PATH_SECRET_CHARS_MIN = 8
 
 /** Makes the connection and begins with what waits from the last run. Throws when its folder cannot be made or the URL is none. */
 export function openWebhook(options: WebhookOptions): Webhook {
@@ -66,7 +63,7 @@ class WebhookOutput implements Webhook {
   readonly #options: WebhookOptions
   readonly #now: () => number
   readonly #url: URL
-  readonly #secrets: readonly string[]
+  readonly #redaction: Redaction
   readonly #episodes: Episodes
   readonly #messages: Messages
   readonly #progress: Progress
@@ -74,7 +71,10 @@ class WebhookOutput implements Webhook {
   readonly #sender: Sender
   readonly #running: Promise<void>
   readonly #stopNow = new AbortController()
-  readonly #counts = { sent: 0, requests: 0, failed: 0, refused: 0, filtered: 0 }
+  readonly #counts = { sent: 0, requests: 0, failed: 0, refused: 0, filtered: 0, replayed: 0 }
+  /** records that never came into the queue; and refused ones that could not be kept */
+  #notAdmitted = 0
+  #unkept = 0
   #wake: () => void = () => {}
   /** what waits holds an alert or a gap, or was there at the start: no waiting for more */
   #isUrgent: boolean
@@ -100,7 +100,7 @@ class WebhookOutput implements Webhook {
     this.#options = options
     this.#now = options.now ?? Date.now
     this.#url = new URL(config.url.address.reveal())
-    this.#secrets = secretsOf(options)
+    this.#redaction = new Redaction(config)
     this.#episodes = new Episodes(folder, (message) => this.#report(message))
     const { host, wantsGaps } = options
     this.#messages = new Messages({ config, host, wantsGaps, episodes: this.#episodes, idOf: (record) => this.#idOf([record]) })
@@ -155,8 +155,12 @@ class WebhookOutput implements Webhook {
       name: this.name,
       endpoint: config.url.origin,
       ...this.#counts,
+      found: queue.found,
+      taken: this.#notAdmitted + queue.taken,
+      lostBy: this.#unkept === 0 ? queue.lostBy : { ...queue.lostBy, refused: this.#unkept },
       queueRecords: queue.length,
       queueBytes: queue.bytes,
+      isWritable: queue.isWritable,
       oldestUnacked: oldest === null ? null : Math.max(0, this.#now() - oldest) / 1000,
       circuit: this.#patience.circuit,
       paused: this.#paused,
@@ -189,6 +193,7 @@ class WebhookOutput implements Webhook {
     const admitted = isWanted ? lines.filter((line) => this.#isAdmitted(recordOf(line))) : []
     if (admitted.length === lines.length) return page
     this.#counts.filtered += lines.length - admitted.length
+    this.#notAdmitted += lines.length - admitted.length
     return Buffer.concat(admitted.flatMap((line) => [line, LINE_END]))
   }
 
@@ -206,7 +211,7 @@ class WebhookOutput implements Webhook {
         else await this.#batch()
       } catch (error) {
         // a queue that cannot be read now may be later; nothing is acknowledged meanwhile
-        this.#failed(this.#redacted((error as Error).message), 0, false)
+        this.#failed(this.#redaction.text((error as Error).message), 0, false)
       }
     }
   }
@@ -218,7 +223,7 @@ class WebhookOutput implements Webhook {
     while (queue.ackedSeq < acknowledged) {
       const known = (await queue.peek(config.batch.records, config.batch.bytes)).filter(({ seq }) => seq <= acknowledged)
       if (known.length === 0) return
-      queue.ack(known.at(-1)!.seq)
+      this.#counts.sent += this.#leave(known.at(-1)!.seq)
     }
   }
 
@@ -280,7 +285,6 @@ class WebhookOutput implements Webhook {
     if (found.length > entries.length || queue.length > found.length) this.#isUrgent = true
     this.#progress.begin(last)
     const outgoing = this.#messages.select(entries, this.#now())
-    this.#counts.filtered += entries.length - outgoing.length
     if (await this.#deliver(outgoing)) this.#acknowledge(last)
   }
 
@@ -296,28 +300,38 @@ class WebhookOutput implements Webhook {
         waiting.push(piece.slice(half), piece.slice(0, half))
         continue
       }
+      const last = piece.at(-1)!.seq
       if (outcome === 'delivered') {
-        this.#counts.sent += piece.length
         this.#messages.delivered(piece, this.#now())
         await this.#episodes.save()
-      } else await this.#giveUp(piece)
-      this.#acknowledge(piece.at(-1)!.seq)
+        this.#counts.sent += piece.length
+      } else if (await this.#giveUp(piece)) this.#counts.refused += piece.length
+      else this.#unkept += piece.length
+      this.#acknowledge(last, piece.length)
     }
     this.#cuts.clear()
     return true
   }
 
-  #acknowledge(seq: number): void {
+  /** Up to that number all is decided: `told` of them are counted, the others were left out. */
+  #acknowledge(seq: number, told = 0): void {
     this.#progress.acknowledge(seq)
-    this.#options.queue.ack(seq)
+    this.#counts.filtered += this.#leave(seq) - told
   }
 
-  /** What the receiver will never take. */
-  async #giveUp(piece: readonly Outgoing[]): Promise<void> {
+  /** How many of what waits go with that number. */
+  #leave(seq: number): number {
+    const { queue } = this.#options
+    const before = queue.length
+    queue.ack(seq)
+    return before - queue.length
+  }
+
+  /** What the receiver will never take. False: it cannot be kept either. */
+  #giveUp(piece: readonly Outgoing[]): Promise<boolean> {
     const { status, body } = this.#lastRefusal
-    this.#counts.refused += piece.length
     const reason = status === 413 ? 'too large' : 'refused'
-    await this.#options.deadLetters.add(piece.map(({ record }) => ({ record: record.bytes, status, reason, body })))
+    return this.#options.deadLetters.add(piece.map(({ record }) => ({ record: record.bytes, status, reason, body })))
   }
 
   /** Open alerts, once more: an Alertmanager that does not take them now is asked again when it takes anything. */
@@ -340,7 +354,7 @@ class WebhookOutput implements Webhook {
       this.#patience.try()
       const answer = await this.#sender.post(this.#headers(message, isCompressed, id, body), body, this.#stopNow.signal)
       if ('reason' in answer) {
-        if (!this.#stopNow.signal.aborted) this.#failed(this.#redacted(answer.reason), 0, answer.isLasting)
+        if (!this.#stopNow.signal.aborted) this.#failed(this.#redaction.text(answer.reason), 0, answer.isLasting)
         return 'later'
       }
       const verdict = verdictOf(answer.status, isCompressed)
@@ -368,7 +382,7 @@ class WebhookOutput implements Webhook {
       this.#answered(verdict === 'delivered')
       if (verdict === 'delivered') return 'delivered'
       this.#lastError = `it answers ${answer.status}: ${this.#answerText(answer.body)}`
-      this.#lastRefusal = { status: answer.status, body: Buffer.from(this.#redacted(Buffer.from(answer.body).toString('utf8'))).subarray(0, ANSWER_BYTES) }
+      this.#lastRefusal = { status: answer.status, body: Buffer.from(this.#redaction.answer(answer.body)).subarray(0, ANSWER_BYTES) }
       return verdict
     }
     if (verdict === 'gone') {
@@ -435,17 +449,13 @@ class WebhookOutput implements Webhook {
   }
 
   /** What a receiver answers may hold what we sent. */
-  #redacted(text: string): string {
-    return this.#secrets.reduce((left, secret) => left.replaceAll(secret, HIDDEN), text)
-  }
-
   #answerText(body: Uint8Array): string {
-    return this.#redacted(Buffer.from(body).toString('utf8')).replace(/[\x00-\x1f\x7f]+/g, ' ').trim().slice(0, ERROR_CHARS)
+    return this.#redaction.answer(body).replace(/[\x00-\x1f\x7f]+/g, ' ').trim().slice(0, ERROR_CHARS)
   }
 
   #report(message: string): void {
     // the name may be the URL, where the output was given on the command line
-    this.#options.report(this.#redacted(`output ${this.name}: ${this.#options.config.url.origin}: ${message}`))
+    this.#options.report(this.#redaction.text(`output ${this.name}: ${this.#options.config.url.origin}: ${message}`))
   }
 
   /** Dead letters that someone wants sent again go through the queue like any record. */
@@ -453,6 +463,7 @@ class WebhookOutput implements Webhook {
     const { deadLetters, queue } = this.#options
     try {
       await deadLetters.takeReplays(async (lines) => {
+        this.#counts.replayed += linesOf(asBuffer(lines)).length
         await queue.append(lines)
         await queue.sync()
         this.#isUrgent = true
@@ -511,24 +522,4 @@ function pieces(outgoing: readonly Outgoing[], size: number, cuts: ReadonlySet<n
     isFull = piece.length >= size || cuts.has(one.seq)
   }
   return found
-}
-
-/** Longest first, so that no part of one stays. Keys of the signing scheme never leave, but a receiver could know them. */
-function secretsOf({ config }: WebhookOptions): string[] {
-  const { pathname, search, searchParams, username, password } = new URL(config.url.address.reveal())
-  const address = config.url.address.reveal()
-  const hidden = [config.token, ...Object.values(config.headers), ...(config.signing?.secrets ?? [])].flatMap((secret) => (secret === null ? [] : [secret.reveal()]))
-  // a receiver may name a part of the address alone, as it was sent or decoded; of its path only what is too long for a word
-  const parts = [...pathname.split('/').filter((part) => part.length >= PATH_SECRET_CHARS_MIN), ...search.slice(1).split(/[&=]/).filter((_, i) => i % 2 === 1), ...searchParams.values()]
-  return [...hidden, address, pathname + search, search.slice(1), pathname.length > 1 ? pathname : '', username, password, ...parts, ...parts.map(decoded)]
-    .filter((text) => text.length >= SECRET_CHARS_MIN)
-    .sort((a, b) => b.length - a.length)
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
 }

@@ -14,6 +14,9 @@ export class Losses {
   #timer: NodeJS.Timeout | null = null
   #wait = FIRST_MS
   #toldAt = 0
+  #isEnding = false
+  /** all there was, by reason */
+  readonly sums: Record<string, number> = {}
   /** something changed since it was saved */
   isUnsaved = false
 
@@ -23,9 +26,10 @@ export class Losses {
 
   add(count: number, reason: string, span: Span): void {
     if (count === 0) return
+    this.sums[reason] = (this.sums[reason] ?? 0) + count
     merge(this.#untold, { count, reason, from: span.from, to: span.to })
     this.isUnsaved = true
-    if (this.#timer !== null) return
+    if (this.#timer !== null || this.#isEnding) return
     this.#wait = Date.now() - this.#toldAt > 2 * this.#wait ? FIRST_MS : Math.min(LATER_MS_MAX, this.#wait * 2)
     this.#timer = setTimeout(() => this.tell(), this.#wait).unref()
   }
@@ -41,6 +45,12 @@ export class Losses {
       this.#told.push({ loss, syncs: 0 })
       this.#tell(loss)
     }
+  }
+
+  /** The same for the last time: a record made of what comes later would not reach every output any more, and the next start tells it. */
+  tellLast(): void {
+    this.#isEnding = true
+    this.tell()
   }
 
   /** What must be told again after a crash now, by reason. */

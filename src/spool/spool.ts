@@ -82,6 +82,8 @@ export class Spool implements Queue {
   #nextId = 1
   #nextSeq: number
   #acked: number
+  #found = 0
+  #taken = 0
   #reserved = 0
   /** everything below was written, and synced where that is asked for */
   #sure: number
@@ -128,6 +130,7 @@ export class Spool implements Queue {
   static async open(options: SpoolOptions): Promise<Spool> {
     const spool = new Spool(options)
     if (options.folder !== null) await spool.#restore(options.folder)
+    spool.#found = spool.length + sumOf(spool.lostBy)
     return spool
   }
 
@@ -182,7 +185,7 @@ export class Spool implements Queue {
   }
 
   shed(count: number, from: Time | null, to: Time | null): void {
-    this.#lose(count, this.#whyFull, { from, to })
+    this.#refuse(count, this.#whyFull, { from, to })
   }
 
   get length(): number {
@@ -193,6 +196,22 @@ export class Spool implements Queue {
     return this.#segmentsBytes + this.#asideBytes + (this.#options.folder === null ? 0 : CURSOR_BYTES)
   }
 
+  get found(): number {
+    return this.#found
+  }
+
+  get taken(): number {
+    return this.#taken
+  }
+
+  get lostBy(): Readonly<Record<string, number>> {
+    return this.#losses.sums
+  }
+
+  get isWritable(): boolean {
+    return this.#refusal === ''
+  }
+
   get oldestAt(): number | null {
     return this.#window.find((entry) => !entry.isDone)?.time ?? this.#segments.find((segment) => segment.live > 0)?.firstTime ?? null
   }
@@ -201,9 +220,9 @@ export class Spool implements Queue {
     return this.#acked
   }
 
-  /** Hands on now what was lost and is not told yet: for the end, while records can still be written. */
+  /** Hands on now what was lost and is not told yet: for the end, while records can still be written. Of what is lost later the next start tells. */
   reportLosses(): void {
-    this.#losses.tell()
+    this.#losses.tellLast()
   }
 
   async close(): Promise<void> {
@@ -215,10 +234,14 @@ export class Spool implements Queue {
       const { folder } = this.#options
       const stranded = this.#segments.filter((segment) => !segment.isOnDisk && segment.live > 0)
       for (const segment of stranded) this.#losses.add(segment.live, folder === null ? 'not_delivered' : 'disk_failed', segment.span)
+      // a gap record tells it only where another output still takes one
+      const undelivered = stranded.reduce((sum, { live }) => sum + live, 0)
+      if (undelivered > 0) this.#options.report(`spool ${this.#name}: ${undelivered} records were not delivered and are lost${folder === null ? '; with a state directory they would wait for the next start' : ''}`)
+      for (const segment of stranded) segment.live = 0
       this.#reserved = this.#nextSeq
       if (folder === null) this.#losses.tell()
-      else await this.#saveCursor()
       this.#losses.close()
+      await this.#saveCursor()
       for (const segment of this.#segments) await segment.bytes.close().catch(() => {})
     })
     this.#madeRoom()
@@ -259,7 +282,7 @@ export class Spool implements Queue {
     if (this.#isClosed) throw new Error(`spool ${this.#name} is closed`)
     await this.#expire()
     if (piece.length + FRAME_BYTES > this.#segmentMax) {
-      this.#lose(1, 'too_large', spanOf(piece))
+      this.#refuse(1, 'too_large', spanOf(piece))
       return true
     }
     if (await this.#write(piece, whenFull === 'summarize' ? this.#segmentMax : 0)) return true
@@ -271,7 +294,7 @@ export class Spool implements Queue {
       if (!(whenFull === 'summarize' && (await this.#shedOldest())) && !(await this.#dropOldest())) break
       if (await this.#write(kept, 0)) return true
     }
-    this.#lose(countLines(kept), this.#whyFull, spanOf(kept))
+    this.#refuse(countLines(kept), this.#whyFull, spanOf(kept))
     return true
   }
 
@@ -294,7 +317,7 @@ export class Spool implements Queue {
       }
     })
     if (count > 0) {
-      this.#lose(count, this.#whyFull, { from: timeOf(piece, first), to: timeOf(piece, last) })
+      this.#refuse(count, this.#whyFull, { from: timeOf(piece, first), to: timeOf(piece, last) })
       this.#shedAt = this.#options.now()
     }
     return Buffer.concat(kept)
@@ -336,6 +359,7 @@ export class Spool implements Queue {
       segment.span = spanOfBoth(segment.span, spanOf(lines))
       segment.isShed = false
       segment.live += count
+      this.#taken += count
       this.#nextSeq += count
       segment.nextSeq = this.#nextSeq
       if (durability === 'os') this.#sure = this.#nextSeq
@@ -400,6 +424,12 @@ export class Spool implements Queue {
   #accepts(): void {
     if (this.#refusal !== '') this.#options.report(`spool ${this.#name}: the disk takes records again`)
     this.#refusal = ''
+  }
+
+  /** They are lost before they were in it. */
+  #refuse(count: number, reason: string, span: Span): void {
+    this.#taken += count
+    this.#lose(count, reason, span)
   }
 
   #lose(count: number, reason: string, span: Span): void {
@@ -509,6 +539,7 @@ export class Spool implements Queue {
   async #drop(segment: Segment, reason: string): Promise<void> {
     if (segment !== this.#segments[0] || this.#pinnedIn(segment) > 0) return this.#rewrite(segment, () => false, reason)
     this.#lose(segment.live, reason, segment.span)
+    segment.live = 0
     this.#acked = Math.max(this.#acked, segment.nextSeq - 1)
     this.#window = this.#window.filter((entry) => entry.seq > this.#acked)
     // the cursor holds that they are gone and that they are to be told, in one
@@ -568,10 +599,10 @@ export class Spool implements Queue {
     this.#lose(sifted.lost, reason, sifted.lostSpan)
     this.#lose(sifted.missing, 'damaged', segment.span)
     if (sifted.missing > 0) this.#options.report(`spool ${this.#name}: ${sifted.missing} records of ${nameOf(segment.id)} are damaged and lost`)
-    await this.#replace(segment, sifted.parts)
-    // acknowledgements came meanwhile
+    // acknowledgements came meanwhile, and come until the disk has it
     segment.live = sifted.live - kept.filter(({ isDone }) => isDone).length
     this.#window = this.#window.filter(({ seq }) => !lost.has(seq))
+    await this.#replace(segment, sifted.parts)
     this.#loader = null
   }
 
@@ -890,6 +921,10 @@ const NO_LINES = Buffer.alloc(0)
 
 function nameOf(id: number): string {
   return `${String(id).padStart(10, '0')}${SEGMENT}`
+}
+
+function sumOf(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((sum, count) => sum + count, 0)
 }
 
 function lengthOf(parts: readonly Uint8Array[]): number {

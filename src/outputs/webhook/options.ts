@@ -70,6 +70,15 @@ export interface WebhookStatus {
   readonly name: string
   /** scheme, host and port: the rest of the URL may be a key */
   readonly endpoint: string
+  /**
+   * Records, each counted once: left by an earlier run; dead letters to be sent again; and of these and of what was written those that have come in, be it into the
+   * queue, be it lost at once or not for this body.
+   */
+  readonly found: number
+  readonly replayed: number
+  readonly taken: number
+  /** records that are lost, by reason */
+  readonly lostBy: Readonly<Record<string, number>>
   /** records that the receiver has acknowledged; requests that it has; attempts that failed; records put into the dead letters */
   readonly sent: number
   readonly requests: number
@@ -79,6 +88,7 @@ export interface WebhookStatus {
   readonly filtered: number
   readonly queueRecords: number
   readonly queueBytes: number
+  readonly isWritable: boolean
   /** seconds; null when nothing waits */
   readonly oldestUnacked: number | null
   readonly circuit: 'closed' | 'open' | 'half-open'
