@@ -64,7 +64,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
   })
   const context = { host: '', input: '', netns: 0, netnsName: '', ridPrefix: options.rid === true ? 'r' : null }
   const channels = new Channels([{ route, outputs: [memoryOutput(written)] }], () => run.abort())
-  const records: Records = new Records({ channels, tracker, tally, tableFull, own: context, levels: new Levels(), printer: new NdjsonPrinter(), writeDumps: false })
+  const records: Records = new Records({ channels, tracker, tally, tableFull, own: context, levels: new Levels(), printer: new NdjsonPrinter() })
   const run: Run = new Run({
     feeds: inputs.map((pieces) => ({ feed: memoryFeed(memoryInput(pieces, options)), isNamed: true })),
     records,
@@ -83,6 +83,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
           text: true,
           formats: lineFormats(null),
           kernelFacts: { namesNamespaces: null, initialNetns: 0 },
+          writesDumps: false,
           diagnose: (message) => diagnostics.push(message),
         },
         records,

@@ -102,23 +102,24 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     return status
   }
 
+  let memory: Memory | null = null
+  // before the outputs: a spool that another process writes to must not even be looked at
+  if (plan.state !== '') {
+    try {
+      store = new CheckpointStore(plan.state, terminal.pid, report)
+      memory = new Memory(store, { tableFull, levels, tally }, world, report)
+    } catch (error) {
+      if (!(error instanceof StateError)) throw error
+      await log.error(error.message)
+      return done(FAILED)
+    }
+  }
   const outlets = new Outlets(plan, { ...world, report, state: plan.state, host: plan.host, onLost })
   try {
     await outlets.open()
   } catch (error) {
     await log.error(messageOf(error))
     return done(FAILED)
-  }
-  let memory: Memory | null = null
-  if (plan.state !== '') {
-    try {
-      store = new CheckpointStore(plan.state, terminal.pid, report)
-      memory = new Memory(store, { tableFull, levels }, world, report)
-    } catch (error) {
-      if (!(error instanceof StateError)) throw error
-      await log.error(error.message)
-      return done(FAILED)
-    }
   }
   const feedOptions = (number: number): FeedOptions => ({ ...world, once: plan.once, saved: memory?.saved ?? {}, number })
   const opened = plan.watchesHost ? await hostFeeds(plan.inputs, feedOptions(0)) : await Promise.all(plan.inputs.map((input, i) => feedOf(input, feedOptions(i))))
@@ -129,8 +130,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
 
   channels = new Channels(outlets.channels(), () => running.abort())
   const own: RecordContext = { host: plan.host, input: '', netns: 0, netnsName: '', ridPrefix: plan.rid ? world.random : null }
-  const writeDumps = plan.inputs.some((input) => input.type === 'conntrack' && input.dump === 'write')
-  const records: Records = new Records({ channels, tracker, tally, tableFull, own, levels, printer: new NdjsonPrinter(), writeDumps })
+  const records: Records = new Records({ channels, tracker, tally, tableFull, own, levels, printer: new NdjsonPrinter() })
   const ofThisHost: KernelFacts = { namesNamespaces: isAtLeast(world.kernelRelease, NAMES_NAMESPACES), initialNetns: world.initialNetns }
   const running: Run = new Run({
     feeds: opened.map((feed) => ({ feed, isNamed: !plan.watchesHost })),
@@ -148,6 +148,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
           context: contextOf(input, plan),
           // what takes effect with the next start stays as it is
           ...formatsOf(input, { ...reload.plan, format: plan.format, bootTime: plan.bootTime }),
+          writesDumps: reload.plan.inputs.some((each) => each.name === input.name && each.type === 'conntrack' && each.dump === 'write'),
           kernelFacts: input.isLive && !plan.once ? ofThisHost : { namesNamespaces: null, initialNetns: 0 },
           diagnose: (message) => void log.warn(message, plan.isRun ? { input: input.name } : {}),
         },
@@ -164,7 +165,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
       ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt, plan: reload.plan, config: reload.numbers },
       ...{ feeds, run: running, records, channels: channels!, tally, tracker, tableFull, store },
     })
-  const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds: opened.length, snapshot, report })
+  const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds, snapshot, report })
   const reload: Reload = new Reload({
     ...{ plan, readAgain, outlets, feeds, run: running, channels, tableFull, service, now: seconds, report },
     feedOf: (input, saved) => {

@@ -1,9 +1,9 @@
 /**
  * `file:PATH`: appended to, whole lines only, made with mode 0640. When the disk refuses in the middle of a page the file is cut back to its last whole line, and
  * the page is tried again until it fits: nothing is lost, and nothing more is read meanwhile. Full or old files are put aside under the time of that, compressed,
- * and in the end removed.
+ * and in the end removed. What another program moves away or removes without a signal is noticed, and made anew.
  */
-import { close, closeSync, createReadStream, createWriteStream, fdatasync, fstatSync, ftruncateSync, openSync, readdirSync, readSync, renameSync, rmSync, statSync, write } from 'node:fs'
+import { close, closeSync, createWriteStream, fdatasync, fstatSync, ftruncateSync, openSync, read, readdirSync, readSync, renameSync, rmSync, statSync, write, writeSync } from 'node:fs'
 import { open, rename, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -13,11 +13,17 @@ import type { Output } from '../stage.js'
 
 const LF = 10
 const BLOCK_BYTES = 1 << 16
+const COMPRESS_BLOCK_BYTES = 1 << 18
 const MODE = 0o640
 /** A disk that is full is asked again so soon, and at last so seldom. */
 const RETRY_MS = 100
 const RETRY_MS_MAX = 5000
 const SYNC_EVERY_MS = 1000
+/** So many looks in a row find nothing at the path of a file that was moved away: by then whoever moved it would have made another, or signalled. */
+const ABSENT_LOOKS = 2
+/** Of a file that was removed so much may wait in memory for a disk that is full. */
+const OWED_BYTES_MAX = 1 << 24
+const NOTHING = new Uint8Array(0)
 /** What is too old goes, though nothing is written. */
 const HOUSEKEEPING_MS = 60_000
 /** What an administrator can mend while we wait; other errors are for good. */
@@ -60,8 +66,12 @@ export function openFile(options: FileOptions): Output {
 /** A file that is written to, or was. */
 interface Opened {
   readonly fd: number
+  readonly dev: bigint
+  readonly ino: bigint
   size: number
-  /** so many bytes stay: behind them is the page that is being written, of which half a line may be taken back */
+  /** so many bytes were at its path at the last look */
+  seen: number
+  /** so many bytes stay: behind them may be half a line, which may be taken back */
   settled: number
   /** so many bytes are safe from a crash of the machine */
   safe: number
@@ -82,7 +92,20 @@ class FileOutput implements Output {
   attempts = 0
   #isReopenDue = false
   #isWriting = false
+  /** a page is being written */
+  #isMidPage = false
   #isClosed = false
+  /** looks in a row that have found nothing at the path */
+  #absent = 0
+  /** it was removed: nothing that is written to it now counts as safe */
+  #isAstray = false
+  #cannotGoOn = false
+  /** whole lines of a file that was removed, which come first when the disk takes them */
+  #owed = NOTHING
+  /** what is compressed goes through it; kept, for a new one with each file would be freed late */
+  #block: Uint8Array | null = null
+  /** so long was waited before the last try of what the disk refuses; 0 it refuses nothing */
+  #retryMs = 0
   /** what has failed last time and was told */
   #isUnsafe = false
   #cannotRotate = false
@@ -93,59 +116,77 @@ class FileOutput implements Output {
   constructor(options: FileOptions) {
     this.#options = options
     this.name = options.name
-    const { rotate, path, fsync } = options
+    const { rotate, path } = options
     this.#file = openAtEnd(path)
     const found = fstatSync(this.#file.fd)
     this.#isFile = found.isFile()
     this.#period = this.#periodOf(found.size > 0 ? found.mtimeMs : Date.now())
     if (!this.#isFile) return
-    if (fsync === 'interval') this.#timers.push(setInterval(() => void this.sync().catch(() => {}), SYNC_EVERY_MS).unref())
+    this.#timers.push(setInterval(() => void this.sync().catch(() => {}), SYNC_EVERY_MS).unref())
     if (rotate === null) return
     if (rotate.maxAge !== null) this.#timers.push(setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS).unref())
     this.#keepHouse()
   }
 
+  /** One asynchronous function for the usual case, in which all is taken at once: it is done for every page. */
   async write(bytes: Uint8Array): Promise<boolean> {
     this.#isWriting = true
     try {
       this.#rotateIfDue(bytes.length)
-      await this.#writeAll(bytes)
+      this.#isMidPage = true
+      for (let from = 0; from < bytes.length; ) {
+        // between two lines it may go on in another file
+        if (from === 0 || bytes[from - 1] === LF) {
+          this.#reopenIfDue()
+          if (this.#owed.length > 0) {
+            bytes = Buffer.concat([this.#owed, bytes.subarray(from)])
+            from = 0
+            this.#owed = NOTHING
+          }
+        }
+        try {
+          const written = await writeSome(this.#file.fd, bytes, from)
+          from += written
+          this.#file.size += written
+          if (bytes[from - 1] === LF) this.#file.settled = this.#file.size
+        } catch (error) {
+          from = await this.#refused(error as NodeJS.ErrnoException, bytes, from)
+        }
+      }
+      if (this.#retryMs > 0) this.#options.report(`output ${this.name}: writes again`)
+      this.#retryMs = 0
       this.#file.settled = this.#file.size
+      this.#isMidPage = false
+      if (this.#isAstray) this.#look(true)
       if (this.#options.fsync === 'always') await this.#untilSafe()
       return true
     } finally {
       this.#isWriting = false
+      this.#isMidPage = false
       this.#reopenIfDue()
     }
   }
 
-  async #writeAll(bytes: Uint8Array): Promise<void> {
-    let wait = RETRY_MS
-    let isTold = false
-    for (let from = 0; from < bytes.length; ) {
-      // between two lines it may go on in another file
-      if (from === 0 || bytes[from - 1] === LF) this.#reopenIfDue()
-      try {
-        const { bytesWritten } = await promisify(write)(this.#file.fd, bytes, from, bytes.length - from, null)
-        from += bytesWritten
-        this.#file.size += bytesWritten
-      } catch (error) {
-        const { code = '', message } = error as NodeJS.ErrnoException
-        if (this.#isFile) from = this.#dropTail(bytes, from)
-        if (!this.#isFile || !PASSING.has(code) || this.#isClosed) throw error
-        if (!isTold) this.#options.report(`output ${this.name}: ${message}; nothing is lost: it is tried again until it fits`)
-        isTold = true
-        await new Promise((resolve) => setTimeout(resolve, wait))
-        this.attempts++
-        wait = Math.min(RETRY_MS_MAX, wait * 2)
-      }
-    }
-    if (isTold) this.#options.report(`output ${this.name}: writes again`)
+  /** Waits for what can be mended, and gives where to go on. */
+  async #refused(error: NodeJS.ErrnoException, bytes: Uint8Array, from: number): Promise<number> {
+    const { code = '', message } = error
+    const whole = this.#isFile ? this.#dropTail(bytes, from) : from
+    if (!this.#isFile || !PASSING.has(code) || this.#isClosed) throw error
+    if (this.#retryMs === 0) this.#options.report(`output ${this.name}: ${message}; nothing is lost: it is tried again until it fits`)
+    this.#retryMs = this.#retryMs === 0 ? RETRY_MS : Math.min(RETRY_MS_MAX, this.#retryMs * 2)
+    // it may have been removed to make room
+    this.#look(true)
+    await new Promise((resolve) => setTimeout(resolve, this.#retryMs))
+    this.attempts++
+    return whole
   }
 
-  /** With `fsync: never` safe means handed to the kernel. Calls take turns: each resolves when all that was written before it is safe. */
+  /**
+   * With `fsync: never` safe means handed to the kernel. Calls take turns: each resolves when all that was written before it is safe, and stands in a file that has
+   * a name.
+   */
   sync(): Promise<void> {
-    if (!this.#isFile || this.#options.fsync === 'never') return Promise.resolve()
+    if (!this.#isFile) return Promise.resolve()
     const turn = this.#syncing.then(() => this.#sync())
     this.#syncing = turn.catch(() => {})
     return turn
@@ -153,6 +194,8 @@ class FileOutput implements Output {
 
   async #sync(): Promise<void> {
     if (this.#isClosed) return
+    this.#look(!this.#isMidPage)
+    if (this.#options.fsync === 'never') return this.#checkName()
     try {
       for (const old of [...this.#left]) {
         await makeSafe(old)
@@ -168,6 +211,11 @@ class FileOutput implements Output {
     }
     if (this.#isUnsafe) this.#options.report(`output ${this.name}: is safe again`)
     this.#isUnsafe = false
+    this.#checkName()
+  }
+
+  #checkName(): void {
+    if (this.#isAstray || this.#owed.length > 0) throw new Error(`${this.#options.path} was removed`)
   }
 
   async #untilSafe(): Promise<void> {
@@ -182,6 +230,83 @@ class FileOutput implements Output {
     }
   }
 
+  /** Is the file still where others look for it? If not it goes on in another, when it ends with a whole line. */
+  #look(endsWhole: boolean): void {
+    const file = this.#file
+    try {
+      const there = statSync(this.#options.path, { bigint: true, throwIfNoEntry: false })
+      if (there?.ino === file.ino && there.dev === file.dev) {
+        this.#isThere(Number(there.size))
+        return
+      }
+      this.#isAstray = fstatSync(file.fd).nlink === 0
+      if (!endsWhole || (there === undefined && !this.#isAstray && ++this.#absent < ABSENT_LOOKS)) return
+      if (there?.isFile() === false) throw new Error(`${this.#options.path} is no regular file any more`)
+      const what = this.#isAstray ? 'removed' : 'moved away without a signal'
+      this.#goOnAnew()
+      this.#options.report(`output ${this.name}: ${this.#options.path} was ${what}; it goes on in a new file, and nothing is lost`)
+    } catch (error) {
+      this.#cannotOpen(error as Error)
+    }
+  }
+
+  #isThere(size: number): void {
+    const file = this.#file
+    this.#absent = 0
+    this.#isAstray = false
+    file.seen = file.settled
+    if (this.#isMidPage) return
+    this.#pay()
+    // another program may have cut it (copytruncate): then it is appended to
+    if (size >= file.size) return
+    const { settled, safe } = file
+    Object.assign(file, { size, seen: size, settled: Math.min(settled, size), safe: Math.min(safe, size) })
+  }
+
+  /** In what is at the path now, or in a new file. What was written since the old one was last seen goes there too, if that was removed. */
+  #goOnAnew(): void {
+    const old = this.#file
+    const next = openAtEnd(this.#options.path)
+    try {
+      if (fstatSync(old.fd).nlink === 0) this.#rescue(old, next)
+    } catch (error) {
+      closeSync(next.fd)
+      throw error
+    }
+    this.#absent = 0
+    this.#isAstray = false
+    this.#cannotGoOn = false
+    this.#goOnIn(next)
+  }
+
+  /** A disk that is full is so with what was removed, until that is closed: then it waits in memory. */
+  #rescue(old: Opened, next: Opened): void {
+    try {
+      rescue(old, next)
+    } catch (error) {
+      if (!PASSING.has((error as NodeJS.ErrnoException).code ?? '') || old.size - old.seen > OWED_BYTES_MAX) throw error
+      this.#owed = Buffer.concat([...piecesOf(old)])
+    }
+  }
+
+  #pay(): void {
+    const { fd, size } = this.#file
+    try {
+      for (let from = 0; from < this.#owed.length; ) from += writeSync(fd, this.#owed, from)
+      this.#file.size += this.#owed.length
+      this.#file.settled = this.#file.size
+      this.#owed = NOTHING
+    } catch {
+      // it is tried again with each look, and before the next page
+      ftruncateSync(fd, size)
+    }
+  }
+
+  #cannotOpen(error: Error): void {
+    if (!this.#cannotGoOn) this.#options.report(`output ${this.name} cannot be opened anew: ${error.message}; it goes on in the file that it has${this.#isAstray ? ', which was removed' : ''}`)
+    this.#cannotGoOn = true
+  }
+
   /** Another program has moved the file away. A line that is being written goes on where it began. */
   reopen(): void {
     if (!this.#isFile) return
@@ -192,10 +317,12 @@ class FileOutput implements Output {
   #reopenIfDue(): void {
     if (!this.#isReopenDue || this.#isClosed) return
     this.#isReopenDue = false
+    // asked for by name, it is told each time
+    this.#cannotGoOn = false
     try {
-      this.#goOnIn(openAtEnd(this.#options.path))
+      this.#goOnAnew()
     } catch (error) {
-      this.#options.report(`output ${this.name} cannot be opened anew: ${(error as Error).message}; it goes on in the file that it has`)
+      this.#cannotOpen(error as Error)
     }
   }
 
@@ -250,7 +377,11 @@ class FileOutput implements Output {
         // first, for compressing needs room
         await removeOld(path, rotate!, this.#file.size)
         if (rotate!.compress === 'none') return
-        for (const file of await putAside(path)) if (!this.#isClosed && !file.isCompressed) await compress(file.path, rotate!.compress)
+        for (const file of await putAside(path)) {
+          if (this.#isClosed || file.isCompressed) continue
+          this.#block ??= new Uint8Array(COMPRESS_BLOCK_BYTES)
+          await compress(file.path, rotate!.compress, this.#block)
+        }
         await removeOld(path, rotate!, this.#file.size)
       })
       .catch((error: unknown) => report(`output ${this.name}: what is put aside cannot be kept in order: ${(error as Error).message}`))
@@ -261,19 +392,57 @@ class FileOutput implements Output {
     const whole = written === 0 ? 0 : bytes.lastIndexOf(LF, written - 1) + 1
     if (written > whole) {
       const file = this.#file
-      file.size -= written - whole
+      // as it is: another program may have cut it
+      file.size = Math.max(0, fstatSync(file.fd).size - (written - whole))
       ftruncateSync(file.fd, file.size)
+      file.settled = file.size
     }
     return whole
   }
+}
+
+/** How many bytes were written. (`promisify` makes a function anew at each call, and there is one for every page.) */
+function writeSome(fd: number, bytes: Uint8Array, from: number): Promise<number> {
+  return new Promise((resolve, fail) => write(fd, bytes, from, bytes.length - from, null, (error, written) => (error === null ? resolve(written) : fail(error))))
 }
 
 /** What is there already counts as safe: an earlier run's is not ours to doubt. */
 function openAtEnd(path: string): Opened {
   mendTail(path)
   const fd = openSync(path, 'a', MODE)
-  const { size } = fstatSync(fd)
-  return { fd, size, settled: size, safe: size, isDoubtful: false }
+  const { dev, ino, size: bytes } = fstatSync(fd, { bigint: true })
+  const size = Number(bytes)
+  return { fd, dev, ino, size, seen: size, settled: size, safe: size, isDoubtful: false }
+}
+
+/** Whole lines: what was written to a file since it was last seen at its path goes into the one that takes its place. Throws what the disk said, and then nothing has. */
+function rescue(old: Opened, next: Opened): void {
+  let { size } = next
+  try {
+    for (const piece of piecesOf(old)) {
+      for (let from = 0; from < piece.length; ) from += writeSync(next.fd, piece, from)
+      size += piece.length
+    }
+  } catch (error) {
+    ftruncateSync(next.fd, next.size)
+    throw error
+  }
+  next.size = size
+  next.settled = size
+}
+
+function* piecesOf({ fd, seen, size }: Opened): Generator<Uint8Array> {
+  // a descriptor for appending cannot be read from
+  const file = openSync(`/proc/self/fd/${fd}`, 'r')
+  try {
+    for (let at = seen, n = -1; n !== 0; at += n) {
+      const block = new Uint8Array(Math.min(BLOCK_BYTES, size - at))
+      n = readSync(file, block, 0, block.length, at)
+      if (n > 0) yield block.subarray(0, n)
+    }
+  } finally {
+    closeSync(file)
+  }
 }
 
 /** Where another program has moved it away already there is only a new one to open. */
@@ -373,12 +542,12 @@ async function putAside(path: string): Promise<AsideName[]> {
 }
 
 /** The file is there whole, in one form or the other, at every moment. */
-async function compress(path: string, kind: 'gzip' | 'zstd'): Promise<void> {
+async function compress(path: string, kind: 'gzip' | 'zstd', block: Uint8Array): Promise<void> {
   const target = `${path}${endings[kind]}`
   const part = `${target}.part`
   const through = kind === 'gzip' ? zlib.createGzip() : (zlib as unknown as { createZstdCompress: () => zlib.Gzip }).createZstdCompress()
   try {
-    await pipeline(createReadStream(path), through, createWriteStream(part, { mode: MODE }))
+    await pipeline(pieces(path, block), through, createWriteStream(part, { mode: MODE }))
     const written = await open(part, 'r')
     await written.datasync().finally(() => written.close())
     await rename(part, target)
@@ -387,6 +556,29 @@ async function compress(path: string, kind: 'gzip' | 'zstd'): Promise<void> {
     throw error
   }
   await unlink(path)
+}
+
+/**
+ * The file through one block, which is free again when the next piece is asked for: it is more than a stream takes without waiting until it is worked through; only
+ * the last piece is shorter. A read stream makes a new block for each piece, and 100 MB of garbage beside the heap make V8 collect all of it several times, with a
+ * young generation that has grown to its limit.
+ */
+async function* pieces(path: string, block: Uint8Array): AsyncGenerator<Uint8Array> {
+  const fd = openSync(path, 'r')
+  try {
+    for (let filled = block.length; filled === block.length; ) {
+      filled = 0
+      for (let n = -1; n !== 0 && filled < block.length; filled += n) n = await readSome(fd, block, filled)
+      if (filled > 0) yield block.subarray(0, filled)
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** How many bytes were read, 0 at the end. (`FileHandle.read` costs kilobytes a call.) */
+function readSome(fd: number, block: Uint8Array, from: number): Promise<number> {
+  return new Promise((resolve, fail) => read(fd, block, from, block.length - from, null, (error, n) => (error === null ? resolve(n) : fail(error))))
 }
 
 async function removeOld(path: string, rotate: Rotation, currentBytes: number): Promise<void> {

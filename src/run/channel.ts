@@ -15,6 +15,19 @@ const COPIES_BYTES_MAX = 1 << 20
 /** `{"time":"2026-11-22T09:58:32.390102Z",`: all of a shed record that is kept. */
 const TIME_BYTES = 39
 
+/** How an output stands; records and bytes since it is there. offered = wanted + filtered, and of the wanted those that are not written are on the way. */
+export interface OutputCounts {
+  readonly output: Output
+  readonly offered: number
+  readonly filtered: number
+  readonly wanted: number
+  /** taken by the output */
+  readonly written: number
+  readonly bytes: number
+  /** what it failed with for good, '' when it did not */
+  readonly failure: string
+}
+
 /** Outputs that get the same records. */
 export interface ChannelParts {
   readonly route: Route
@@ -52,16 +65,16 @@ export class Channels {
 
   /** Other channels from now on, between two batches and when all that is printed is written. Outputs that stay keep their place. */
   replace(parts: readonly ChannelParts[]): void {
-    const old = this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output, { queue, channel }] as const))
-    const kept = new Map(old.map(([output, { queue }]) => [output, queue]))
-    this.#take(parts, kept)
+    const old = this.#channels.flatMap((channel) => channel.queues.map((queue) => ({ queue, channel })))
+    for (const { queue, channel } of old) queue.leave(channel)
+    this.#take(parts, new Map(old.map(({ queue }) => [queue.output, queue])))
     const outputs = new Set(parts.flatMap((each) => each.outputs))
-    for (const [output, { queue }] of old) if (!outputs.has(output)) this.#retired[output.name] = (this.#retired[output.name] ?? 0) + queue.total
+    for (const { queue } of old) if (!outputs.has(queue.output)) this.#retired[queue.output.name] = (this.#retired[queue.output.name] ?? 0) + queue.total
   }
 
   #take(parts: readonly ChannelParts[], kept: ReadonlyMap<Output, OutputQueue>): void {
     const order = [...parts].sort((a, b) => Number(b.route.flows === 'all') - Number(a.route.flows === 'all'))
-    this.#channels = order.map((each) => new Channel(each, this.#onGone, kept))
+    this.#channels = order.map((each) => new Channel(each, this.offered, this.#onGone, kept))
     this.allFlows = order[0]?.route.flows === 'all' && order.every(({ route, isUnmatched }) => route.flows !== 'some' && isUnmatched !== true)
   }
 
@@ -78,7 +91,10 @@ export class Channels {
     this.#flows = 0
     this.offered += flows
     for (const [i, channel] of this.#channels.entries()) {
-      if (channel.route.flows === 'none') continue
+      if (channel.route.flows === 'none') {
+        channel.filtered += flows
+        continue
+      }
       channel.printed += flows
       if (i > 0) channel.copyFlows(this.#flowsFrom, pen.at, flows, this.#lastFlow, this.#copied)
     }
@@ -91,9 +107,10 @@ export class Channels {
     const first = channels[0]!
     this.offered++
     if (channels.length === 1) {
-      if (!wants(first.route)) return
-      print()
-      first.printed++
+      if (wants(first.route)) {
+        print()
+        first.printed++
+      } else first.filtered++
       return
     }
     let isWanted = false
@@ -104,12 +121,18 @@ export class Channels {
       isWanted = true
       if (channel.hasConditions) isMatched = true
     }
-    if (!isWanted) return
+    if (!isWanted) {
+      for (const channel of channels) channel.filtered++
+      return
+    }
     const from = pen.at
     print()
     let isForFirst = false
     for (const channel of channels) {
-      if (!channel.isWanting || (isMatched && channel.isUnmatched)) continue
+      if (!channel.isWanting || (isMatched && channel.isUnmatched)) {
+        channel.filtered++
+        continue
+      }
       channel.printed++
       if (channel === first) isForFirst = true
       else channel.copy(from, pen.at, this.#copied)
@@ -136,13 +159,18 @@ export class Channels {
     return { ...this.#retired, ...Object.fromEntries(now) }
   }
 
-  /** Of each output: records that it wants, and those that it has taken; bytes; signs of life of a write. */
-  get numbers(): readonly { readonly output: Output; readonly wanted: number; readonly written: number; readonly bytes: number; readonly failure: string }[] {
-    return this.#channels.flatMap((channel) => channel.queues.map(({ output, written, bytes, failure }) => ({ output, wanted: channel.printed, written, bytes, failure })))
+  get numbers(): readonly OutputCounts[] {
+    return this.#channels.flatMap((channel) => channel.queues.map((queue) => queue.countsIn(channel, this.offered)))
   }
 
-  /** Hands on the full page, when there is another to go on with. */
-  async turn(): Promise<void> {
+  /** Hands on the full page, when there is another to go on with: now, which gives null, or when what it gives resolves. */
+  turn(): Promise<void> | null {
+    if (!this.#canGoOn && !this.isGone) return this.#turnLater()
+    if (this.#pages.canTurn) this.#turn()
+    return null
+  }
+
+  async #turnLater(): Promise<void> {
     while (!this.#canGoOn && !this.isGone) await this.#room()
     if (this.#pages.canTurn) this.#turn()
   }
@@ -199,7 +227,9 @@ class Channel {
   readonly isUnmatched: boolean
   readonly hasConditions: boolean
   readonly queues: readonly OutputQueue[]
+  /** records for its outputs, and the others */
   printed = 0
+  filtered = 0
   /** of the record at hand */
   isWanting = false
   #copied = new Uint8Array(0)
@@ -212,11 +242,11 @@ class Channel {
   readonly #firstShed = Buffer.alloc(TIME_BYTES)
   readonly #lastShed = Buffer.alloc(TIME_BYTES)
 
-  constructor({ route, outputs, isUnmatched = false, hasConditions = false }: ChannelParts, onGone: () => void, kept: ReadonlyMap<Output, OutputQueue>) {
+  constructor({ route, outputs, isUnmatched = false, hasConditions = false }: ChannelParts, offered: number, onGone: () => void, kept: ReadonlyMap<Output, OutputQueue>) {
     this.route = route
     this.isUnmatched = isUnmatched
     this.hasConditions = hasConditions
-    this.queues = outputs.map((output) => kept.get(output)?.moved() ?? new OutputQueue(output, onGone))
+    this.queues = outputs.map((output) => kept.get(output) ?? new OutputQueue(output, offered, onGone))
   }
 
   get isStuck(): boolean {
@@ -285,15 +315,18 @@ class OutputQueue {
   readonly output: Output
   isGone = false
   failure = ''
-  /** of this channel's printed records, those that are written; and of the channels before it */
+  /** of this channel's printed records, those that are written; and what was in the channels before it */
   written = 0
-  #before = 0
+  #before = { wanted: 0, filtered: 0, written: 0 }
   bytes = 0
+  /** records that were offered before it was there */
+  readonly #offeredBefore: number
   readonly #onGone: () => void
   #last: Promise<void> = Promise.resolve()
 
-  constructor(output: Output, onGone: () => void) {
+  constructor(output: Output, offered: number, onGone: () => void) {
     this.output = output
+    this.#offeredBefore = offered
     this.#onGone = onGone
   }
 
@@ -316,14 +349,19 @@ class OutputQueue {
   }
 
   get total(): number {
-    return this.#before + this.written
+    return this.#before.written + this.written
   }
 
-  /** To another channel, which counts from 0. */
-  moved(): this {
-    this.#before += this.written
+  countsIn({ printed, filtered }: Channel, offered: number): OutputCounts {
+    const { output, bytes, failure } = this
+    return { output, bytes, failure, offered: offered - this.#offeredBefore, filtered: this.#before.filtered + filtered, wanted: this.#before.wanted + printed, written: this.total }
+  }
+
+  /** For another channel, which counts from 0. */
+  leave({ printed, filtered }: Channel): void {
+    const { wanted, filtered: before, written } = this.#before
+    this.#before = { wanted: wanted + printed, filtered: before + filtered, written: written + this.written }
     this.written = 0
-    return this
   }
 
   shed(count: number, from: Time | null, to: Time | null, recordsSoFar: number): void {

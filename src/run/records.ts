@@ -4,6 +4,7 @@
  */
 import {
   type Alert,
+  type Counters,
   type ExpectEvent,
   type FlowEvent,
   type Gap,
@@ -14,7 +15,7 @@ import {
   type Time,
   DESTROY,
 } from '../event.js'
-import type { FlowCounts, Levels } from '../detectors/levels.js'
+import { type FlowCounts, type Levels, sumOverCpus } from '../detectors/levels.js'
 import type { TableFull } from '../detectors/table-full.js'
 import type { FlowTracker } from '../detectors/flows/tracker.js'
 import type { NdjsonPrinter, RecordContext } from '../printers/ndjson.js'
@@ -42,6 +43,8 @@ export interface Origin {
   hasGap: boolean
   /** what is at hand are rows of a dump that the program asked for */
   readonly isDump: boolean
+  /** they are written too */
+  readonly writesDumps: boolean
   /** The number in a flow record's id, and the id of another record; `position` where the event has one of its own. */
   rid(): number
   ridOf(position: string): string
@@ -61,8 +64,6 @@ export interface RecordsParts extends Detectors {
   readonly tally: Tally
   /** of records that come from no single input */
   readonly own: RecordContext
-  /** rows of dumps that the program asked for are written too */
-  readonly writeDumps: boolean
 }
 
 export class Records {
@@ -71,8 +72,8 @@ export class Records {
   readonly tally: Tally
   readonly tracker: FlowTracker
   readonly #parts: RecordsParts
-  /** the last sample of each namespace; what was lost, by input, cause and whether the number is exact; episodes so far, by rule and namespace */
-  readonly tables = new Map<number, TableRecord>()
+  /** the last sample of each namespace, and its counters as the kernel has them; what was lost, by input, cause and whether the number is exact; episodes so far, by rule and namespace */
+  readonly tables = new Map<number, { readonly record: TableRecord; readonly now: Counters }>()
   readonly lost = new Map<string, { readonly input: string; readonly cause: string; readonly isExact: boolean; count: number }>()
   readonly begun = new Map<string, { readonly rule: string; readonly netns: number; readonly netnsName: string; count: number }>()
   /** the latest time of any record, by which episodes go on */
@@ -126,7 +127,7 @@ export class Records {
   }
 
   flow(event: FlowEvent, source: Origin): void {
-    if (source.isDump && !this.#parts.writeDumps) return
+    if (source.isDump && !source.writesDumps) return
     this.channels.print((route) => route.wantsFlow(event), () => this.printer.flow(event, source.rid()))
   }
 
@@ -151,7 +152,7 @@ export class Records {
     const flows = teller?.takeFlows()
     const record = this.#parts.levels.sample(sample, flows, source.input.name)
     this.channels.print((route) => route.wants('table', record, this.#input), () => this.printer.table(record, source.ridOf('')))
-    this.#keepTable(record)
+    this.#keepTable(record, sumOverCpus(sample))
     this.#parts.tableFull.sample(record)
   }
 
@@ -164,13 +165,13 @@ export class Records {
     if (tableFull.wasFull(netns, sec)) return true
     if (this.#lookedInBatch.has(netns)) return false
     this.#lookedInBatch.add(netns)
-    const sampler = this.#origins.find(({ input }) => input.look !== undefined)
-    const sample = this.#source?.input.isLive === true ? (sampler?.input.look!(netns) ?? null) : null
-    if (sample === null) return false
+    const found = this.#source?.input.isLive === true ? this.#look(netns) : null
+    if (found === null) return false
+    const { sample, sampler } = found
     const during = this.#source!
-    this.#source = sampler!
-    this.printer.use(sampler!.context)
-    this.sample(sample, sampler!)
+    this.#source = sampler
+    this.printer.use(sampler.context)
+    this.sample(sample, sampler)
     this.#looked.set(netns, sample.sec * 1e6 + sample.usec)
     this.#source = during
     this.printer.use(during.context)
@@ -210,6 +211,12 @@ export class Records {
     if (this.#source !== null) this.printer.use(this.#source.context)
   }
 
+  /** A table at this very moment: its entries, their limit, and its counters as the kernel has them; null where no input samples it, or it cannot be had at once. */
+  tableNow(netns: number): { readonly count: number; readonly max: number; readonly now: Counters } | null {
+    const sample = this.#look(netns)?.sample
+    return sample === undefined ? null : { count: sample.count, max: sample.max, now: sumOverCpus(sample) }
+  }
+
   /** The clock of the world: live episodes end though nothing is read. */
   tick(now: Time): void {
     if (now.sec > this.clockSec) this.clockSec = now.sec
@@ -236,9 +243,9 @@ export class Records {
   }
 
   /** Namespaces come and go: of many, the one that was sampled longest ago goes. */
-  #keepTable(record: TableRecord): void {
+  #keepTable(record: TableRecord, now: Counters): void {
     this.tables.delete(record.netns)
-    this.tables.set(record.netns, record)
+    this.tables.set(record.netns, { record, now })
     if (this.tables.size > TABLES_MAX) this.tables.delete(this.tables.keys().next().value!)
   }
 
@@ -247,6 +254,12 @@ export class Records {
     const lost = this.lost.get(key) ?? { input, cause, isExact: count >= 0, count: 0 }
     lost.count += count >= 0 ? count : Math.max(0, atLeast)
     this.lost.set(key, lost)
+  }
+
+  #look(netns: number): { readonly sample: TableSample; readonly sampler: Origin } | null {
+    const sampler = this.#origins.find(({ input }) => input.look !== undefined)
+    const sample = sampler?.input.look!(netns) ?? null
+    return sample === null ? null : { sample, sampler: sampler! }
   }
 
   /** Name of the input that the record at hand is from. */

@@ -79,6 +79,11 @@ export class Run {
     await this.#takeInjected()
     if (!channels.isGone) records.finish()
     await channels.drained()
+    // what an output could not keep is told at any time, and so also meanwhile
+    while (this.#injected.length > 0) {
+      await this.#takeInjected()
+      await channels.drained()
+    }
     for (const source of this.#sources) source.input.close()
     if (this.#missed === feeds.length && this.#missed > 0 && this.#missing === '') this.#missing = 'no input can be opened'
     return { failure: channels.failure || this.#failure, missing: this.#missing }
@@ -124,6 +129,9 @@ export class Run {
 
   /** Feeds that have given an input, have no more to give, or have failed with the sentence given. */
   readonly opened = new Map<Feed, string>()
+
+  /** What sources that have ended had brought, by the name of the input. */
+  readonly finished = new Map<string, { readonly lines: number; readonly bytes: number }>()
 
   get sources(): readonly Source[] {
     return this.#sources
@@ -278,6 +286,9 @@ export class Run {
   }
 
   #remove(source: Source): void {
+    const { name } = source.input
+    const { lines, bytes } = this.finished.get(name) ?? { lines: 0, bytes: 0 }
+    this.finished.set(name, { lines: lines + source.linesSoFar, bytes: bytes + source.bytes })
     this.#sources.splice(this.#sources.indexOf(source), 1)
     this.#parts.records.remove(source)
     if (source.input.position(source.offset) !== null) this.#ended.push(source)

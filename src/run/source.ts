@@ -34,6 +34,8 @@ export interface SourceParts {
   readonly random: string
   /** what is known of the kernel whose log it may be */
   readonly kernelFacts: KernelFacts
+  /** rows of a dump that the program asked for are written too */
+  readonly writesDumps: boolean
   readonly diagnose: (message: string) => void
 }
 
@@ -48,6 +50,7 @@ export class Source implements Origin {
   readonly context: RecordContext
   readonly lines: LineContext
   readonly kernelFacts: KernelFacts
+  readonly writesDumps: boolean
   readonly #parts: SourceParts
   readonly #records: Records
   readonly #event: Event = new FlowEvent()
@@ -90,6 +93,7 @@ export class Source implements Origin {
     this.context = parts.context
     this.lines = parts.lines
     this.kernelFacts = parts.kernelFacts
+    this.writesDumps = parts.writesDumps
     this.#frame = new Frame(parts.input.offset, parts.lineBytesMax)
     this.#event.netns = parts.input.netns
     this.#event.netnsName = parts.input.netnsName
@@ -144,7 +148,8 @@ export class Source implements Origin {
       waits = this.#lines(frame.end, final)
       // the loop works through one batch at a time: nobody else lays anything meanwhile
       if (channels.isFull) {
-        await channels.turn()
+        const turn = channels.turn()
+        if (turn !== null) await turn
         if (channels.isGone) break
       }
     }
@@ -254,9 +259,12 @@ export class Source implements Origin {
     const offset = this.#frame.offset + lineAt - this.#frame.at
     const { isDump } = this
     const isOnly = this.#waiting.length === 0
+    const { tally } = this.#records
+    tally.held++
     this.#waiting.push({
       time: { sec: at.sec, usec: at.usec },
       handOn: () => {
+        tally.held--
         page.set(bytes, lineAt)
         page.set(scratch, SCRATCH_AT)
         if (outcome === FLOW && !isOnly) parseText(lineAt, behind, this.#event, this.lines)
@@ -379,6 +387,7 @@ export class Source implements Origin {
       context.reason = 'no reply tuple'
     }
     if (context.settled.length > 0) this.#settled()
+    if (outcome === HELD) this.#records.tally.held++
     if (outcome === HELD && this.#heldFrom < 0) this.#heldFrom = this.#frame.offset + at - this.#frame.at
     return { outcome, behind }
   }
@@ -429,6 +438,7 @@ export class Source implements Origin {
   #settled(): void {
     const { tally } = this.#records
     const lines = this.lines.settled.splice(0)
+    tally.held -= lines.length
     const heldFrom = this.#heldFrom
     this.#heldFrom = -1
     for (const [i, line] of lines.entries()) {
