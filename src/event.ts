@@ -316,7 +316,9 @@ export interface KernelEvent extends RecordTime {
 /** Counters of /proc/net/stat/nf_conntrack by the names of conntrack -S. */
 export const counterNames = ['drop', 'early_drop', 'insert_failed', 'chaintoolong', 'invalid', 'error', 'found', 'clash_resolve', 'search_restart', 'expect_new', 'expect_create', 'expect_delete'] as const
 export type CounterName = (typeof counterNames)[number]
-export type Counters = Readonly<Partial<Record<CounterName, number>>>
+/** In no record, and in the metrics only because node_exporter has them: `insert` counts what processes insert (conntrack -I), `ignore` is 0 from Linux 5.9 on. */
+export const metricsCounterNames = ['ignore', 'insert'] as const
+export type Counters = Readonly<Partial<Record<CounterName | (typeof metricsCounterNames)[number], number>>>
 
 /** The kernel's own numbers at one moment. -1, 0 (`netns`), '' and null mean absent. */
 export interface TableSample extends RecordTime {

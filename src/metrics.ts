@@ -95,12 +95,12 @@ export interface InputNumbers {
 }
 
 /**
- * Records by their fate: read = written + filtered + rejected + held + lost. `read` are all records that were made, and what an earlier run had left in the spool;
- * a record that is delivered again counts once.
+ * Records by their fate: read = written + filtered + rejected + held + lost. `read` are all records that were made since the output is there, what an earlier run had
+ * left in the spool, and dead letters that are sent again; a record that is delivered again counts once.
  */
 export interface RecordSums {
   readonly read: number
-  /** safely there */
+  /** taken by the file or the pipe; acknowledged by the receiver */
   readonly written: number
   /** left out by emit, where or when */
   readonly filtered: number
@@ -108,7 +108,7 @@ export interface RecordSums {
   readonly rejected: number
   /** on the way: in memory, in the spool, or sent and not acknowledged */
   readonly held: number
-  /** dropped; each has a gap record */
+  /** dropped, or refused and not to be kept; each is in a gap record */
   readonly lost: number
 }
 
@@ -136,7 +136,7 @@ export interface OutputNumbers {
   readonly oldestUnackedSeconds: number
 }
 
-/** Counters of a namespace, summed over CPUs. `ignore` and `insert` are 0 on kernels of today; absent where they are not read. */
+/** Counters that node_exporter has too. On kernels of today `ignore` is 0, and `insert` counts what processes insert. */
 export const statNames = ['drop', 'early_drop', 'found', 'ignore', 'insert', 'insert_failed', 'invalid', 'search_restart'] as const
 export type StatName = (typeof statNames)[number]
 
@@ -147,7 +147,10 @@ export interface TableNumbers {
   readonly isOwn: boolean
   readonly count: number
   readonly max: number
+  /** as the kernel has them at this moment, summed over CPUs; absent where the kernel has none */
   readonly stats: Readonly<Partial<Record<StatName, number>>>
+  /** the same, unwrapped, of the last sample */
+  readonly total: Readonly<Partial<Record<StatName, number>>>
   /** when it will be full; -1: it is not heading there */
   readonly fullInSeconds: number
 }
@@ -250,9 +253,9 @@ function ofTables({ tables }: MetricsSnapshot): string[] {
     gauge('conntrail_table_entries', 'Entries of the connection tracking table of a network namespace.', each(({ count }) => count)),
     gauge('conntrail_table_entries_limit', 'Entries that the connection tracking table of a network namespace may have.', each(({ max }) => max)),
     gauge('conntrail_table_full_in_seconds', 'Time until the table is full if it grows on as it does; only while it is heading there.', each(({ fullInSeconds }) => fullInSeconds)),
-    counter('conntrail_drops_total', 'Packets that the kernel dropped because it could not track them: the table was full, or an insertion lost a race.', each(({ stats }) => stats.drop)),
-    counter('conntrail_early_drops_total', 'Entries that the kernel removed early to make room in a full table.', each(({ stats }) => stats.early_drop)),
-    counter('conntrail_insert_failures_total', 'Insertions into the table that failed, mostly races of two packets for one flow.', each(({ stats }) => stats.insert_failed)),
+    counter('conntrail_drops_total', 'Packets that the kernel dropped because it could not track them: the table was full, or an insertion lost a race.', each(({ total }) => total.drop)),
+    counter('conntrail_early_drops_total', 'Entries that the kernel removed early to make room in a full table.', each(({ total }) => total.early_drop)),
+    counter('conntrail_insert_failures_total', 'Insertions into the table that failed, mostly races of two packets for one flow.', each(({ total }) => total.insert_failed)),
   ]
 }
 
@@ -300,14 +303,14 @@ function ofOutputs({ outputs }: MetricsSnapshot): string[] {
   const lost = outputs.flatMap((output) => Object.entries(output.lostBy).map(([reason, count]): Sample => [count, { ...labels(output), reason }]))
   const states = outputs.flatMap((output) => (output.circuit === null ? [] : circuits.map((state): Sample => [Number(output.circuit === state), { ...labels(output), state }])))
   return [
-    counter('conntrail_output_read_records_total', 'Records that were made, the same for all outputs but for what an earlier run had left in the spool. It is written + filtered + rejected + held + lost.', each(({ sums }) => sums.read)),
-    counter('conntrail_output_written_records_total', 'Records that are safely written or acknowledged.', each(({ sums }) => sums.written)),
+    counter('conntrail_output_read_records_total', 'Records that were made since the output is there, what an earlier run had left for it, and dead letters sent again. It is written + filtered + rejected + held + lost.', each(({ sums }) => sums.read)),
+    counter('conntrail_output_written_records_total', 'Records that the file or the pipe has, or that the receiver has acknowledged.', each(({ sums }) => sums.written)),
     counter('conntrail_output_filtered_records_total', 'Records that are not for this output.', each(({ sums }) => sums.filtered)),
     counter('conntrail_output_rejected_records_total', 'Records that the receiver refused for good; they are among the dead letters.', each(({ sums }) => sums.rejected)),
     gauge('conntrail_output_held_records', 'Records on the way.', each(({ sums }) => sums.held)),
     counter('conntrail_output_lost_records_total', 'Records that were dropped.', each(({ sums }) => sums.lost)),
     counter('conntrail_output_discarded_records_total', 'Records that were dropped, by reason.', lost),
-    counter('conntrail_output_written_bytes_total', 'Bytes that are safely written or acknowledged.', each(({ bytes }) => bytes)),
+    counter('conntrail_output_written_bytes_total', 'Bytes that went into the file, the pipe or the spool.', each(({ bytes }) => bytes)),
     counter('conntrail_output_failures_total', 'Attempts that failed, also those that were repeated.', each(({ failures }) => failures)),
     gauge('conntrail_output_spool_bytes', 'Bytes in the spool.', each(({ spool }) => spool?.bytes ?? -1)),
     gauge('conntrail_output_spool_limit_bytes', 'Bytes that the spool may hold.', each(({ spool }) => spool?.limitBytes ?? -1)),

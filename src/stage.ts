@@ -250,6 +250,12 @@ export interface Queue {
   readonly length: number
   /** what counts against the limit */
   readonly bytes: number
+  /** records, each counted once: left by an earlier run; that came since, kept or not; that are lost, by reason. found + taken = acknowledged + lost + length. */
+  readonly found: number
+  readonly taken: number
+  readonly lostBy: Readonly<Record<string, number>>
+  /** false: the disk takes nothing now */
+  readonly isWritable: boolean
   /** when the oldest that waits was appended, milliseconds since the epoch; null when nothing waits */
   readonly oldestAt: number | null
   /** everything up to here is acknowledged or lost */
@@ -283,8 +289,8 @@ export interface Refusal {
 
 /** Where they are kept, to be looked at and sent again. */
 export interface DeadLetters {
-  /** Resolves when they are safe; what cannot be kept is counted as lost. Never throws. */
-  add(refusals: readonly Refusal[]): Promise<void>
+  /** Resolves when they are safe, true; or false when they cannot be kept and are counted as lost. Never throws. */
+  add(refusals: readonly Refusal[]): Promise<boolean>
   /** Hands over what is to be sent again, whole lines, at the start and every few seconds. `take` resolves when the lines are safe (appended and synced); a crash before means again. */
   takeReplays(take: (lines: Uint8Array) => Promise<void>): Promise<void>
 }

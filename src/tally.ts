@@ -3,7 +3,7 @@
 /** A summary is short. */
 const EPISODES_SHOWN = 5
 
-/** The sums of a run: every line is in exactly one of them, so that lines = flows + expects + kernel + notes + ignored + rejected. */
+/** The sums of a run: every line is in exactly one of them, so that lines = flows + expects + kernel + notes + ignored + rejected + held. */
 export class Tally {
   /** what was last said of each of the latest episodes, by their ids */
   readonly episodes = new Map<string, string>()
@@ -16,6 +16,8 @@ export class Tally {
   notes = 0
   ignored = 0
   rejected = 0
+  /** lines that are not decided yet, or wait for their turn among several inputs; none at the end */
+  held = 0
   /** notices of episodes */
   alerts = 0
   gaps = 0

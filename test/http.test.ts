@@ -34,8 +34,8 @@ const snapshot: MetricsSnapshot = {
   ],
   outputs: [pager, { ...pager, name: 'all', type: 'file', sums: { read: 100, written: 100, filtered: 0, rejected: 0, held: 0, lost: 0 }, lostBy: {}, spool: null, circuit: null, oldestUnackedSeconds: 0 }],
   tables: [
-    { netns: 4026531833, netnsName: '', isOwn: true, count: 61_873, max: 65_536, fullInSeconds: 15.8, stats: { drop: 1868, early_drop: 33, found: 4_294_967_301, ignore: 0, insert: 0, insert_failed: 2, invalid: 7, search_restart: 9 } },
-    { netns: 4026532246, netnsName: 'blue\n', isOwn: false, count: 5, max: 400, fullInSeconds: -1, stats: { drop: 11 } },
+    { netns: 4026531833, netnsName: '', isOwn: true, count: 61_873, max: 65_536, fullInSeconds: 15.8, stats: { drop: 1868, early_drop: 33, found: 4_294_967_301, ignore: 0, insert: 0, insert_failed: 2, invalid: 7, search_restart: 9 }, total: { drop: 4_294_969_164, early_drop: 33, insert_failed: 2 } },
+    { netns: 4026532246, netnsName: 'blue\n', isOwn: false, count: 5, max: 400, fullInSeconds: -1, stats: { drop: 11 }, total: { drop: 11 } },
   ],
   episodes: [
     { rule: 'table_full', netns: 4026531833, netnsName: '', isActive: true, begun: 2 },
@@ -59,7 +59,7 @@ describe('the metrics', () => {
       node_nf_conntrack_stat_found: 4_294_967_301,
       'conntrail_table_entries{netns="4026532246",netns_name="blue\\n"}': 5,
       'conntrail_table_full_in_seconds{netns="4026531833",netns_name=""}': 15.8,
-      'conntrail_drops_total{netns="4026531833",netns_name=""}': 1868,
+      'conntrail_drops_total{netns="4026531833",netns_name=""}': 4_294_969_164,
       'conntrail_drops_total{netns="4026532246",netns_name="blue\\n"}': 11,
       'conntrail_episode_active{rule="table_full",netns="4026531833",netns_name=""}': 1,
       'conntrail_episode_active{rule="table_full",netns="",netns_name=""}': 0,

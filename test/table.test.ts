@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { Levels } from '../src/detectors/levels.js'
+import { Levels, sumOverCpus } from '../src/detectors/levels.js'
 import { type Counters, counterNames, FlowEvent, page, type TableSample, TIME_RECEIVED, LINE_BYTES_MAX } from '../src/event.js'
 import { tableStats } from '../src/formats/table-stats.js'
 import { Frame } from '../src/frame.js'
@@ -102,6 +102,8 @@ describe('text of the statistics', () => {
     expect(samples).toHaveLength(1)
     expect(samples[0]).toMatchObject({ sec: 1_700_000_000, usec: 5, timeSource: TIME_RECEIVED, netns: 0, count: 77, max: -1, buckets: -1, total: null })
     expect(new Levels().sample(samples[0]!).total).toEqual(Object.fromEntries(Object.entries(counters).map(([name, column]) => [name, place(column)])))
+    // the same columns in all kernels; in no record, but in the metrics
+    expect(sumOverCpus(samples[0]!)).toMatchObject({ ignore: place(6), insert: place(9) })
   })
 
   test.each(toolForms)('conntrack -S, %s', (_form, counters, want, count) => {
@@ -109,7 +111,10 @@ describe('text of the statistics', () => {
     const { samples, outcomes } = readText(text)
     expect(outcomes).toEqual({ note: 1, ignored: 1, rejected: 0, other: 0, held: 1 })
     expect(samples).toMatchObject([{ count, cpus: [{}, want] }])
-    expect(samples[0]!.cpus![1]).toEqual(want)
+    // in no record: for the metrics
+    const others = Object.fromEntries(Array.from(counters.matchAll(/\b(ignore|insert)=(\d+)/g), ([, name, value]) => [name, Number(value)]))
+    expect(samples[0]!.cpus![1]).toEqual({ ...want, ...others })
+    expect(sumOverCpus(samples[0]!)).toEqual({ ...want, ...others })
     expect(new Levels().sample(samples[0]!).total).toEqual(want)
     // pasted from where blanks at the ends of lines are lost
     expect(readText(text.replaceAll(' \n', '\n')).samples).toEqual(samples)

@@ -1,6 +1,6 @@
 /**
  * What a run remembers with --state: once a second a consistent cut of the inputs' positions and the open episodes, written when every output has the records up to
- * it safely.
+ * it safely. Where nothing has moved it is written seldomer, only for its time, which a gap record after a crash begins with.
  */
 import type { CheckpointStore } from '../checkpoint.js'
 import type { Levels } from '../detectors/levels.js'
@@ -10,31 +10,47 @@ import type { World } from '../parts.js'
 import type { Channels } from '../run/channel.js'
 import type { Records } from '../run/records.js'
 import type { Run } from '../run/run.js'
+import type { Tally } from '../tally.js'
+
+const UNMOVED_SEC = 10
+
+export interface Remembered {
+  readonly tableFull: TableFull
+  readonly levels: Levels
+  /** lines of the kernel, and what was told of them, are remembered at once */
+  readonly tally: Tally
+}
+
+interface Cut {
+  readonly inputs: Record<string, unknown[]>
+  readonly detectors: { readonly tableFull: unknown; readonly levels: unknown }
+}
 
 export class Memory {
   /** positions of the run before, by the input's name */
   readonly saved: Readonly<Record<string, readonly unknown[]>>
   readonly #store: CheckpointStore
-  readonly #detectors: { readonly tableFull: TableFull; readonly levels: Levels }
+  readonly #remembered: Remembered
   readonly #world: World
   /** when the checkpoint was written that this run began with; null: with none */
   readonly #lastWritten: Time | null
   #writing: Promise<void> | null = null
+  /** what was in the last one, without what time alone changes */
   #last = ''
 
   /** Throws StateError for the checkpoint of a newer version. */
-  constructor(store: CheckpointStore, detectors: { readonly tableFull: TableFull; readonly levels: Levels }, world: World, report: (message: string) => void) {
+  constructor(store: CheckpointStore, remembered: Remembered, world: World, report: (message: string) => void) {
     this.#store = store
-    this.#detectors = detectors
+    this.#remembered = remembered
     this.#world = world
     const checkpoint = store.load()
     this.saved = checkpoint?.inputs ?? {}
     this.#lastWritten = checkpoint === null ? null : timeOf(checkpoint.written)
     if (checkpoint === null) return
     try {
-      detectors.tableFull.restore(checkpoint.detectors['tableFull'])
+      remembered.tableFull.restore(checkpoint.detectors['tableFull'])
       // counters begin anew with the kernel
-      if (checkpoint.bootId === world.bootId) detectors.levels.restore(checkpoint.detectors['levels'])
+      if (checkpoint.bootId === world.bootId) remembered.levels.restore(checkpoint.detectors['levels'])
     } catch {
       report('checkpoint: its episodes and counters are not understood; they begin anew')
     }
@@ -53,15 +69,17 @@ export class Memory {
   /** The cut is taken now, between batches; the rest goes on beside the loop. */
   keep(run: Run, channels: Channels): void {
     if (this.#writing !== null) return
-    this.#writing = this.#write(this.#cut(run), channels).finally(() => (this.#writing = null))
+    const { sec, usec } = this.#world.now()
+    const age = this.#store.ageSeconds(sec + usec / 1e6)
+    this.#writing = this.#write(this.#cut(run), channels, age < 0 || age >= UNMOVED_SEC).finally(() => (this.#writing = null))
   }
 
   async keepLast(run: Run, channels: Channels): Promise<void> {
     await this.#writing
-    await this.#write(this.#cut(run), channels)
+    await this.#write(this.#cut(run), channels, true)
   }
 
-  #cut({ sources, ended, looked }: Run): { readonly inputs: Record<string, unknown[]>; readonly detectors: Record<string, unknown> } {
+  #cut({ sources, ended, looked }: Run): Cut {
     const inputs: Record<string, unknown[]> = Object.fromEntries(looked.map((name) => [name, []]))
     for (const source of [...sources, ...ended]) {
       const position = source.input.position(source.offset)
@@ -69,13 +87,15 @@ export class Memory {
     }
     // what an input said that is not open yet, or no longer, still holds
     for (const [name, positions] of Object.entries(this.saved)) inputs[name] ??= [...positions]
-    return { inputs, detectors: { tableFull: this.#detectors.tableFull.save(), levels: this.#detectors.levels.save() } }
+    return { inputs, detectors: { tableFull: this.#remembered.tableFull.save(), levels: this.#remembered.levels.save() } }
   }
 
-  async #write(cut: { readonly inputs: Record<string, unknown[]>; readonly detectors: Record<string, unknown> }, channels: Channels): Promise<void> {
-    const text = JSON.stringify(cut)
-    if (text === this.#last) return
-    const data = JSON.parse(text) as typeof cut
+  async #write(cut: Cut, channels: Channels, isDue: boolean): Promise<void> {
+    const { kernel, alerts, gaps } = this.#remembered.tally
+    const text = JSON.stringify([cut.inputs, cut.detectors.levels, kernel, alerts, gaps])
+    if (text === this.#last && !isDue) return
+    // the detectors go on while it is written
+    const data = structuredClone(cut)
     try {
       await channels.safe()
     } catch {

@@ -34,21 +34,26 @@ interface Table {
   /** of the last sample, microseconds since the epoch; NaN before the first */
   at: number
   readonly counters: Map<CounterName, Counted>
+  /** as `save` gave it when something had changed last; null since then */
+  saved: unknown
 }
 
-const unknownTable = (name: string): Table => ({ name, at: NaN, counters: new Map() })
+const unknownTable = (name: string): Table => ({ name, at: NaN, counters: new Map(), saved: null })
 
 export class Levels {
   readonly #tables = new Map<string, Table>()
 
-  /** Plain data for a checkpoint: what later samples are compared with. */
+  /** Plain data for a checkpoint: what later samples are compared with. Where no counter has moved it is the same as before, times included. */
   save(): unknown {
-    return [...this.#tables].map(([key, { name, at, counters }]) => ({ key, name, at: Number.isNaN(at) ? null : at, counters: [...counters] }))
+    return [...this.#tables].map(([key, table]) => {
+      const { name, at, counters } = table
+      return (table.saved ??= { key, name, at: Number.isNaN(at) ? null : at, counters: [...counters] })
+    })
   }
 
   restore(saved: unknown): void {
     for (const { key, name, at, counters } of saved as { key: string; name: string; at: number | null; counters: [CounterName, Counted][] }[]) {
-      this.#tables.set(key, { name, at: at ?? NaN, counters: new Map(counters) })
+      this.#tables.set(key, { name, at: at ?? NaN, counters: new Map(counters), saved: null })
     }
   }
 
@@ -84,7 +89,11 @@ export class Levels {
       rateDestroy: rate(flows?.destroy ?? -1, flowTime),
       rateDrop: rate(drop, at - (table.counters.get('drop')?.at ?? at)),
     }
-    for (const [name, value] of counted) table.counters.set(name, value)
+    for (const [name, value] of counted) {
+      const before = table.counters.get(name)
+      if (before?.total !== value.total || before.cpus?.length !== value.cpus?.length) table.saved = null
+      table.counters.set(name, value)
+    }
     table.at = at
     this.#keep(key, table)
     return record
@@ -94,7 +103,10 @@ export class Levels {
   #table(key: string, name: string): Table {
     const known = this.#tables.get(key)
     if (known === undefined || (known.name !== '' && name !== '' && known.name !== name)) return unknownTable(name)
-    if (name !== '') known.name = name
+    if (name !== '' && known.name !== name) {
+      known.name = name
+      known.saved = null
+    }
     return known
   }
 
@@ -118,6 +130,14 @@ function readCounters(sample: TableSample, before: ReadonlyMap<CounterName, Coun
     counted.set(name, { cpus, total: (known?.total ?? 0) + rise, at })
   }
   return counted
+}
+
+/** Each counter as the kernel has it now, added up over the CPUs, wrapped where it has wrapped. */
+export function sumOverCpus({ cpus, total }: TableSample): Counters {
+  if (cpus === null) return total ?? {}
+  const sums: Partial<Record<keyof Counters, number>> = {}
+  for (const counters of cpus) for (const [name, value] of Object.entries(counters) as [keyof Counters, number][]) sums[name] = (sums[name] ?? 0) + value
+  return sums
 }
 
 /** A counter of every CPU; none where a row lacks it, for the sum of some CPUs says nothing. */

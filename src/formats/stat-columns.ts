@@ -3,18 +3,17 @@
  * years and are told by name, never by place. Source: ct_cpu_seq_show in net/netfilter/nf_conntrack_standalone.c of Linux 2.6.18 to 6.18; mnl_attr_show_cpu_stats
  * and display_proc_conntrack_stats in conntrack-tools src/conntrack.c, 0.9 to 1.4.9.
  */
-import { type CounterName, counterNames, type Counters } from '../event.js'
+import { counterNames, type Counters, metricsCounterNames } from '../event.js'
+
+type CounterName = keyof Counters
 
 /** What else a counter has been called. `delete_list` was where `chainlength` is now: only the word tells which of them a column is. */
 const otherWords: Readonly<Record<string, CounterName>> = { chainlength: 'chaintoolong', clashres: 'clash_resolve', icmp_error: 'error' }
 
-/**
- * Every word that a row of `conntrack -S` may begin with. Those that are no counter of ours were filled until 4.8 or so (searched, new, delete, delete_list; ignore
- * until 5.8) and are 0 since, or mean something else now (insert).
- */
-const firstWords = new Set([...counterNames, ...Object.keys(otherWords), 'entries', 'searched', 'new', 'ignore', 'delete', 'delete_list', 'insert'])
+const counterByWord = new Map<string, CounterName>([...[...counterNames, ...metricsCounterNames].map((name) => [name, name] as const), ...Object.entries(otherWords)])
 
-const counterByWord = new Map<string, CounterName>([...counterNames.map((name) => [name, name] as const), ...Object.entries(otherWords)])
+/** Every word that a row of `conntrack -S` may begin with. Those that are no counter of ours were filled until 4.8 or so, and are 0 since. */
+const firstWords = new Set([...counterByWord.keys(), 'entries', 'searched', 'new', 'delete', 'delete_list'])
 
 /** Counters are 32 bits wide. */
 const COUNTER_MAX = 0xffff_ffff
