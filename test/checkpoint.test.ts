@@ -245,7 +245,7 @@ describe('a state directory', () => {
 })
 
 describe('a kernel log with drops, killed and started again', () => {
-  const KILLS = isLong ? 200 : 8
+  const KILLS = isLong ? 200 : 5
 
   function logPlace(name: string) {
     const folder = scratch(name)

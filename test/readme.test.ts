@@ -29,7 +29,7 @@ interface Expected {
   readonly records?: number
   /** exit statuses */
   readonly status?: readonly number[]
-  /** goes on until it is stopped: the signal comes after this many seconds */
+  /** goes on until it is stopped: the signal comes this many seconds after its inputs are open, and it has made what it makes */
   readonly stopAfter?: number
   /** needs the real kernel and tools */
   readonly watches?: boolean
@@ -49,19 +49,19 @@ const run: Readonly<Record<string, Expected>> = {
   'journalctl -k -o short-precise | conntrail --emit alert': { types: ['alert'], records: 2 },
   'conntrail --boot-time 2026-11-22T09:50:20Z < dmesg.txt': { types: ['alert', 'kernel'], records: 40 },
   'conntrail run --once -i dmesg.txt -i events.txt --boot-time 2026-11-22T09:50:20Z --emit alert,gap': { types: ['alert'], records: 2 },
-  'conntrail run': { watches: true, stopAfter: 2 },
+  'conntrail run': { watches: true, stopAfter: 1 },
   'mkdir -p /var/log/conntrail': {},
   'conntrail run -i kmsg -i table -i conntrack -o file:/var/log/conntrail/records.ndjson --state /var/lib/conntrail': {
     watches: true,
-    stopAfter: 3,
+    stopAfter: 1,
     makes: 'var/log/conntrail/records.ndjson',
   },
-  "conntrail run -i '/var/log/kern.log*' --state /var/lib/conntrail": { stopAfter: 2 },
+  "conntrail run -i '/var/log/kern.log*' --state /var/lib/conntrail": { stopAfter: 1 },
   'conntrail check /etc/conntrail/conntrail.yaml': { types: [] },
-  'conntrail run -c /etc/conntrail/conntrail.yaml': { watches: true, stopAfter: 2 },
+  'conntrail run -c /etc/conntrail/conntrail.yaml': { watches: true, stopAfter: 1 },
   'conntrail schema config > conntrail.schema.json': { makes: 'conntrail.schema.json' },
   'conntrail service -c /etc/conntrail/conntrail.yaml > /etc/systemd/system/conntrail.service': { makes: 'etc/systemd/system/conntrail.service' },
-  'conntrail run -i kmsg -i table -o webhook:http://127.0.0.1:8080/in': { watches: true, stopAfter: 2 },
+  'conntrail run -i kmsg -i table -o webhook:http://127.0.0.1:8080/in': { watches: true, stopAfter: 1 },
   'conntrail deadletters list -c /etc/conntrail/conntrail.yaml': {},
   'conntrail deadletters replay -c /etc/conntrail/conntrail.yaml': {},
   'conntrail doctor': { status: [0, 1] },
@@ -119,9 +119,11 @@ function here(text: string): string {
   return text.replaceAll(/\/(?=(?:etc\/(?:conntrail|systemd)|var\/log|var\/lib|proc\/net)\b)/g, `${home}/`).replaceAll('127.0.0.1:9469', '127.0.0.1:0')
 }
 
-function shell(command: string, { stopAfter, watches }: Expected): { status: number | null; stdout: string; stderr: string } {
+function shell(command: string, { stopAfter, watches, makes }: Expected): { status: number | null; stdout: string; stderr: string } {
   const path = `${join(home, watches === true ? 'live' : 'bin')}${delimiter}${process.env['PATH']}`
-  const script = stopAfter === undefined ? here(command) : `timeout --preserve-status -s TERM ${stopAfter} ${here(command)}`
+  // with its inputs open it is one that can be stopped; before that a signal ends it as it ends any program
+  const isUp = `ls -l /proc/$!/fd | grep -q ${watches === true ? '/dev/kmsg' : '/kern.log'}${makes === undefined ? '' : ` && [ -s ${join(home, makes)} ]`}`
+  const script = stopAfter === undefined ? here(command) : `${here(command)} & while kill -0 $! && ! { ${isUp}; }; do sleep 0.05; done 2>/dev/null; sleep ${stopAfter}; kill $!; wait $!`
   return spawnSync('bash', ['-c', script], { cwd: home, encoding: 'utf8', env: { ...process.env, PATH: path, FIXTURES: join(root, 'fixtures'), TZ: 'UTC' } })
 }
 

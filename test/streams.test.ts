@@ -9,7 +9,7 @@ import { random, randomCuts, RECEIVED, runPieces } from './harness.js'
 import { reference } from './reference.js'
 
 const long = process.env['CONNTRAIL_LONG_TESTS'] !== undefined
-const numRuns = long ? 6000 : 300
+const numRuns = long ? 6000 : 120
 const BEGIN = Date.parse(RECEIVED) * 1000
 
 const FORMS = ['text', 'timestamp', 'extended', 'everything', 'save', 'xml', 'xml-when'] as const

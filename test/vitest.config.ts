@@ -1,6 +1,12 @@
+import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 const results = process.env['CONNTRAIL_TEST_RESULTS']
+/**
+ * Most of the time a file waits, for other programs and for time to pass: with one file more than there are processors these have work. In the long run, which is
+ * about loads and times, each has them alone.
+ */
+const FILES_AT_ONCE = process.env['CONNTRAIL_LONG_TESTS'] === undefined ? availableParallelism() + 1 : 1
 
 /** Two projects: everything that may run side by side, and what needs the kernel's one conntrack limit and log for itself. */
 export default defineConfig({
@@ -13,7 +19,9 @@ export default defineConfig({
           name: 'program',
           root: new URL('..', import.meta.url).pathname,
           include: ['test/*.test.ts'],
-          testTimeout: 60_000,
+          maxWorkers: FILES_AT_ONCE,
+          testTimeout: 120_000,
+          hookTimeout: 60_000,
           // clocks, kills and other programs on two cores: what fails is run again, and what fails three times is broken
           retry: 2,
         },

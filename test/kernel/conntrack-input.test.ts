@@ -1,7 +1,7 @@
 /**
  * The input `conntrack` on the real kernel: what it says was lost is what the kernel counted, and after that the program's flows are the kernel's, id by id.
  */
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { FlowTracker } from '../../src/detectors/flows/tracker.js'
@@ -11,6 +11,7 @@ import { localClock } from '../../src/formats/local-time.js'
 import { conntrackFeed, type ConntrackOptions } from '../../src/inputs/conntrack.js'
 import { type Input, InputError, newLineContext, NOTICES_ONLY } from '../../src/stage.js'
 import { A, kernelTests, required, run, until, withLab, type Lab } from './namespaces.js'
+import { ROOM, SOCKET_BYTES, withSetting } from './watching.js'
 
 /** Sends one datagram from one port to each of the server's ports in a range. */
 const SEND = `const [from, n, port] = process.argv.slice(1).map(Number)
@@ -91,17 +92,7 @@ class Followed {
   }
 }
 
-/** On a machine that does much else the tool is not always quick enough for the 166 events that its socket holds: gives the next sockets more room. */
-async function withRoom(use: () => Promise<void>): Promise<void> {
-  const path = '/proc/sys/net/core/rmem_default'
-  const before = readFileSync(path, 'latin1')
-  writeFileSync(path, '16777216')
-  try {
-    await use()
-  } finally {
-    writeFileSync(path, before)
-  }
-}
+const CONNECTIONS = process.env['CONNTRAIL_LONG_TESTS'] === '1' ? 1000 : 400
 
 /** The lock of the machine may be someone else's for long. */
 const TIMEOUT = 400_000
@@ -193,14 +184,14 @@ test.runIf(kernelTests === 'run' || required)('a stopped tool: the gap is what t
 test.runIf(kernelTests === 'run' || required)('busy traffic between dumps: every event keeps its transition', { timeout: TIMEOUT }, async () => {
   await withLab(async (lab) => {
     await tracked(lab)
-    await withRoom(async () => {
+    await withSetting(SOCKET_BYTES, ROOM, async () => {
       const followed = await Followed.in(lab, { redumpMs: 100 })
       lab.startIn('server', process.execPath, '-e', SERVE)
       await sleep(500)
-      await lab.exec('client', process.execPath, '-e', CONNECT, '1000')
+      await lab.exec('client', process.execPath, '-e', CONNECT, String(CONNECTIONS))
       await until('several dumps', 20, async () => followed.dumps >= 3)
       await until('the same flows', 20, async () => String(followed.ids) === String(await kernelIds(lab)))
-      expect(followed.changes.told).toBeGreaterThan(3000)
+      expect(followed.changes.told).toBeGreaterThan(3 * CONNECTIONS)
       expect([followed.changes.silent, followed.gaps, followed.tracker.forgotten]).toEqual([0, [], 0])
       await followed.stop()
     })

@@ -6,18 +6,17 @@ import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import type { Record_ } from '../process-harness.js'
 import { A, kernelTests, type Lab, required, until, withLab } from './namespaces.js'
-import { Watching, withSetting } from './watching.js'
+import { quietKernel, Watching, withSetting } from './watching.js'
 
 const MAX = '/proc/sys/net/netfilter/nf_conntrack_max'
 /** The lock of the machine may be someone else's for long. */
 const TIMEOUT = 400_000
 const isPossible = kernelTests === 'run' || required
-/** The kernel's budget of messages is ten in five seconds for everybody. */
-const QUIET_MS = 6000
+/** Behind each the kernel must have been quiet. */
+const FIRST_LINES = process.env['CONNTRAIL_LONG_TESTS'] === '1' ? 5 : 2
 const LIMIT = 300
 const PORT = 8080
 
@@ -73,7 +72,6 @@ async function delivering(lab: Lab, role: 'router' | 'server', address: string, 
     writeFileSync(path, JSON.stringify({ version: 1, inputs: { kmsg: { type: 'kmsg', from: 'now' } }, outputs: { out: { type: 'stdout' }, hook } }))
     const watching = await new Watching(lab, role, '-c', path).isOpen(['kmsg'])
     await until('its connection to the receiver', 10, async () => (await lab.exec(role, 'ss', '-Htn', 'state', 'established', `dport = :${PORT}`)).trim() !== '')
-    await sleep(QUIET_MS)
     await use(arrived)
     expect((await watching.stop()).status).toBe(0)
   })
@@ -105,6 +103,7 @@ test.runIf(isPossible)('with every new connection dropped the alert reaches the 
   await withLab(async (lab) => {
     await delivering(lab, 'router', A.server, [{ type: 'alert' }], async (arrived) => {
       let knocked = ''
+      await quietKernel()
       const took = await sinceFirstDrop(lab, async () => {
         await flood(lab, 10_000, 2000)
         knocked = await lab.exec('router', process.execPath, '-e', KNOCK)
@@ -120,13 +119,13 @@ test.runIf(isPossible)('with every new connection dropped the alert reaches the 
   })
 })
 
-test.runIf(isPossible)('from the kernel\'s line to the receiver: each of five first lines within a tenth of a second', { timeout: TIMEOUT }, async () => {
+test.runIf(isPossible)('from the kernel\'s line to the receiver: each first line within a tenth of a second', { timeout: TIMEOUT }, async () => {
   await withLab(async (lab) => {
     await delivering(lab, 'server', '127.0.0.1', [{ type: 'kernel' }, { type: 'alert' }], async (arrived) => {
       await flood(lab, 10_000, LIMIT + 20)
       const took: number[] = []
-      for (let i = 0; i < 5; i++) {
-        await sleep(QUIET_MS)
+      for (let i = 0; i < FIRST_LINES; i++) {
+        await quietKernel()
         const from = arrived.length
         const ms = await sinceFirstDrop(lab, async () => {
           await flood(lab, 20_000 + i * 1000, 400)

@@ -10,12 +10,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import type { Record_ } from '../process-harness.js'
 import { A, kernelTests, type Lab, required, type Role, run, until, withLab } from './namespaces.js'
-import { Watching, withSetting } from './watching.js'
+import { quietKernel, ROOM, SOCKET_BYTES, Watching, withSetting } from './watching.js'
 
 const MAX = '/proc/sys/net/netfilter/nf_conntrack_max'
-/** The tool's socket holds 166 events, which is not enough for a flood on a machine that does much else. */
-const SOCKET_BYTES = '/proc/sys/net/core/rmem_default'
-const ROOM = 16 << 20
 const isLong = process.env['CONNTRAIL_LONG_TESTS'] === '1'
 /** The lock of the machine may be someone else's for long. */
 const TIMEOUT = 400_000
@@ -23,14 +20,14 @@ const isPossible = kernelTests === 'run' || required
 if (!isPossible) console.warn(`tests on the real kernel are left out: ${kernelTests}`)
 
 /** The kernel's budget of messages is ten in five seconds for everybody. */
-const QUIET_MS = 6000
 const WINDOW_MS = 5500
+const IDLE_MS = isLong ? 20_000 : 3000
 /** Entries that the table may have; of them so many are not thrown out. */
 const LIMIT = 400
 const HELD = 100
 const FLOOD_FLOWS = 3000
 /** Behind each flood. The long test goes on until the collector has run and flows have ended by themselves. */
-const PAUSES_MS = isLong ? Array.from({ length: 10 }, () => 8000) : [3000, 4000, 1500]
+const PAUSES_MS = isLong ? Array.from({ length: 10 }, () => 8000) : [3000, 2500, 1500]
 const TRAFFIC = new URL('traffic.mjs', import.meta.url).pathname
 const FLOODER = '10.66.1.9'
 
@@ -105,7 +102,7 @@ test.runIf(isPossible)('floods that fill the table: what was dropped, by whom, a
       const watching = await watch(lab, ...(isLong ? [] : hasty(lab)))
       const before = watching.counters()
       await holdAssured(lab)
-      await sleep(QUIET_MS)
+      await quietKernel()
 
       let droppedAt = Infinity
       const look = setInterval(() => {
@@ -236,7 +233,7 @@ test.runIf(isPossible)('events that the kernel dropped: the gap has its count, a
 test.runIf(isPossible)('a log that is idle: the end comes at once when asked for', { timeout: TIMEOUT }, async () => {
   await withLab(async (lab) => {
     const watching = await new Watching(lab, 'router', '-i', 'kmsg').isOpen(['kmsg'])
-    await sleep(20_000)
+    await sleep(IDLE_MS)
     const { status, ms } = await watching.stop()
     expect(status).toBe(0)
     expect(ms).toBeLessThan(1000)
@@ -263,7 +260,7 @@ test.runIf(isPossible)('two namespaces in one budget of messages: nothing of the
       const refused = (role: Role, n: number, first: number): Promise<string> => flood(lab, role, '127.0.0.1', '127.0.0.1', first, n)
       const a = Number(/\d+$/.exec((await lab.exec('client', 'readlink', '/proc/self/ns/net')).trim().slice(0, -1))![0])
       const watching = await new Watching(lab, 'router', '-i', 'kmsg').isOpen(['kmsg'])
-      await sleep(QUIET_MS)
+      await quietKernel()
 
       const linesOf = (kind: string): Record_[] => watching.of('kernel').filter((line) => line['kind'] === kind)
       const began = performance.now()

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { until, type Lab } from './namespaces.js'
+import { ROOM, SOCKET_BYTES, withSetting } from './watching.js'
 
 const main = fileURLToPath(new URL('../../dist/main.js', import.meta.url))
 
@@ -24,7 +25,11 @@ export class Pipeline {
   constructor(lab: Lab, tools: string[]) { this.#lab = lab; this.#tools = tools }
 
   /** Starts everything; back when each tool is subscribed to its events. */
-  async start(): Promise<void> {
+  start(): Promise<void> {
+    return withSetting(SOCKET_BYTES, ROOM, () => this.#start())
+  }
+
+  async #start(): Promise<void> {
     const tools = this.#tools.map((t) => `ip netns exec ${this.#lab.name('router')} conntrack ${t} &`).join(' ')
     const child = this.#lab.start('sh', ['-c', `{ ${tools} wait; } 2>"$0/err" | tee "$0/raw" | "$1" "$2"`, this.#lab.dir, process.execPath, main])
     child.stdout.setEncoding('utf8').on('data', (d: string) => (this.#out += d))

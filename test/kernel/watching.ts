@@ -1,10 +1,15 @@
 /** The whole program, built, as it runs in one of a lab's namespaces: its records as they come, what it says, and how it ends. */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeFileSync, writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { program, type Record_ } from '../process-harness.js'
 import { type Lab, type Role, until } from './namespaces.js'
+
+/** What a new socket may hold: by default 166 events, which is not enough on a machine that does much else. */
+export const SOCKET_BYTES = '/proc/sys/net/core/rmem_default'
+export const ROOM = 16 << 20
 
 export interface Ended {
   readonly status: number
@@ -99,6 +104,45 @@ export class Watching {
         return false // closed meanwhile
       }
     })
+  }
+}
+
+/** The kernel's budget of messages is ten in five seconds for everybody. */
+const QUIET_MS = 6000
+
+/** Waits until the kernel has said nothing for so long that its budget is whole. */
+export async function quietKernel(): Promise<void> {
+  for (let left = QUIET_MS - quietMs(); left > 0; left = QUIET_MS - quietMs()) await sleep(left)
+}
+
+/** How long the kernel has said nothing, by the clock of its log: a line of our own, which is not the kernel's, asks for the time. */
+function quietMs(): number {
+  const fd = openSync('/dev/kmsg', constants.O_RDWR | constants.O_NONBLOCK)
+  try {
+    const mark = `conntrail-test-${process.pid}-${Math.random()}`
+    writeSync(fd, `<12>${mark}\n`)
+    const record = Buffer.alloc(1 << 14)
+    for (let last = 0; ; ) {
+      const [head, text] = readRecord(fd, record)
+      if (text.startsWith(mark)) return (head[2]! - last) / 1000
+      // facility 0 is the kernel
+      if (head[0]! >> 3 === 0) last = head[2]!
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Priority, sequence number and microseconds of the next record, and its text. */
+function readRecord(fd: number, record: Buffer): [head: number[], text: string] {
+  for (;;) {
+    try {
+      const [, head, text] = /^(.*?);(.*)/.exec(record.toString('latin1', 0, readSync(fd, record)))!
+      return [head!.split(',').map(Number), text!]
+    } catch (error) {
+      // overwritten before it was read: the next read begins with what there is
+      if ((error as NodeJS.ErrnoException).code !== 'EPIPE') throw error
+    }
   }
 }
 
