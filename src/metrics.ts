@@ -134,6 +134,8 @@ export interface OutputNumbers {
   readonly circuit: Circuit | null
   /** age of the oldest record that is held; 0: none is */
   readonly oldestUnackedSeconds: number
+  /** when the receiver's certificate expires, seconds since the epoch; -1: it has shown none */
+  readonly certificateExpiresAt: number
 }
 
 /** Counters that node_exporter has too. On kernels of today `ignore` is 0, and `insert` counts what processes insert. */
@@ -316,6 +318,7 @@ function ofOutputs({ outputs }: MetricsSnapshot): string[] {
     gauge('conntrail_output_spool_limit_bytes', 'Bytes that the spool may hold.', each(({ spool }) => spool?.limitBytes ?? -1)),
     gauge('conntrail_output_spool_writable', 'Whether the spool can be written.', outputs.flatMap((output) => (output.spool === null ? [] : [[Number(output.spool.isWritable), labels(output)]]))),
     gauge('conntrail_output_circuit_state', 'Whether the receiver is tried: closed all the time, half_open with one request, open not now.', states),
+    gauge('conntrail_output_certificate_expiry_timestamp_seconds', "When the receiver's certificate expires; absent where it has shown none.", each(({ certificateExpiresAt }) => certificateExpiresAt)),
     gauge('conntrail_output_oldest_unacked_seconds', 'Age of the oldest record that is held; 0 where none is.', each(({ oldestUnackedSeconds }) => oldestUnackedSeconds)),
   ]
 }

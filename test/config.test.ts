@@ -253,16 +253,17 @@ describe('secrets', () => {
     expect(JSON.stringify(new Secret('x'))).toBe('"[secret]"')
   })
 
-  test('of the standard scheme have 24 to 64 bytes', async () => {
-    const faults = async (bytes: number): Promise<number> => {
-      const text = `whsec_${Buffer.alloc(bytes, 7).toString('base64')}`
+  test('of the standard scheme have 24 to 64 bytes, private keys 32 or 64', async () => {
+    const faults = async (bytes: number, kind = 'whsec'): Promise<number> => {
+      const text = `${kind}_${Buffer.alloc(bytes, 7).toString('base64')}`
       const loading = complete({ outputs: { a: { type: 'webhook', url: 'https://a.example', signing: { secret: text } } } })
       return loading.then(
         () => 0,
         (error: ConfigErrors) => error.errors.length,
       )
     }
-    expect(await Promise.all([23, 24, 64, 65].map(faults))).toEqual([1, 0, 0, 1])
+    expect(await Promise.all([23, 24, 64, 65].map((bytes) => faults(bytes)))).toEqual([1, 0, 0, 1])
+    expect(await Promise.all([31, 32, 33, 64].map((bytes) => faults(bytes, 'whsk')))).toEqual([1, 0, 1, 0])
   })
 
   test('do not go over plain http to other hosts unless that is allowed', async () => {

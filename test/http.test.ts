@@ -18,7 +18,7 @@ const kernelInput: InputNumbers = {
 }
 const pager: OutputNumbers = {
   ...{ name: 'pager "ü"\\', type: 'webhook', sums: { read: 100, written: 50, filtered: 20, rejected: 3, held: 7, lost: 20 } },
-  ...{ bytes: 5000, lostBy: { spool_full: 15, max_age: 5 }, failures: 4, lastFailure: 'answered 503', spool: { bytes: 4096, limitBytes: 256e6, isWritable: true }, circuit: 'open', oldestUnackedSeconds: 12.5 },
+  ...{ bytes: 5000, lostBy: { spool_full: 15, max_age: 5 }, failures: 4, lastFailure: 'answered 503', spool: { bytes: 4096, limitBytes: 256e6, isWritable: true }, circuit: 'open', oldestUnackedSeconds: 12.5, certificateExpiresAt: 1_800_000_000 },
 }
 
 const snapshot: MetricsSnapshot = {
@@ -70,6 +70,7 @@ describe('the metrics', () => {
       'conntrail_output_circuit_state{output="pager \\"ü\\"\\\\",type="webhook",state="open"}': 1,
       'conntrail_output_circuit_state{output="pager \\"ü\\"\\\\",type="webhook",state="closed"}': 0,
       'conntrail_output_oldest_unacked_seconds{output="all",type="file"}': 0,
+      'conntrail_output_certificate_expiry_timestamp_seconds{output="pager \\"ü\\"\\\\",type="webhook"}': 1_800_000_000,
       'conntrail_output_discarded_records_total{output="pager \\"ü\\"\\\\",type="webhook",reason="spool_full"}': 15,
       'conntrail_build_info{version="0.1.0",node="20.20.2"}': 1,
       conntrail_config_reload_success: 1,

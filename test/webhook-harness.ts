@@ -211,6 +211,7 @@ export function open(url: string, config: Partial<WebhookConfig> = {}, options: 
       timeouts: { connect: 2000, headers: 2000, total: 3000 },
       retry: { first: 5, max: 20, circuit_after: 5 },
       max_retry_after: 3_600_000,
+      when_denied: 'pause',
       max_age: 72 * 3_600_000,
       ...config,
     },

@@ -1,5 +1,5 @@
 /** The webhook output against real receivers: every line of what it promises of statuses, waits, connections, certificates, batches, ids and shutdown. */
-import { createHmac } from 'node:crypto'
+import { createHmac, generateKeyPairSync, type KeyObject, verify } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -185,6 +185,19 @@ describe('answers', () => {
     expect(elsewhere.got).toEqual([])
     expect(receiver.got).toHaveLength(2)
     expect(reports[0]).toContain('redirects are not followed')
+  })
+
+  test.each([401, 403, 404])('%i makes dead letters where that is asked for, and what comes later is delivered', async (code) => {
+    const receiver = await receive()
+    receiver.replies = [status(code)]
+    const { webhook, queue, letters } = open(receiver.url(), { when_denied: 'refuse' })
+    await webhook.write(page(flow(1), flow(2)))
+    await until(() => queue.length === 0, 'refused')
+    await webhook.write(page(flow(3)))
+    await until(() => webhook.status().sent === 1, 'delivered')
+    expect(receiver.got).toHaveLength(2)
+    expect(webhook.status()).toMatchObject({ refused: 2, paused: '' })
+    expect(letters.refusals).toMatchObject([{ status: code }, { status: code }])
   })
 
   test.each([401, 403, 404])('%i pauses, keeps everything, says so once, and goes on when it is mended', async (code) => {
@@ -739,6 +752,22 @@ describe('signatures', () => {
     }
     expect(new Set(receiver.got.map(({ headers }) => headers['webhook-id'])).size).toBe(1)
     expect(new Set(receiver.got.map(({ headers }) => headers['webhook-timestamp'])).size).toBe(3)
+  })
+
+  test('Standard Webhooks with a private key: anyone who has the public one can tell', async () => {
+    const receiver = await receive()
+    const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+    const raw = (key: KeyObject, type: 'pkcs8' | 'spki'): Buffer => key.export({ format: 'der', type }).subarray(-32)
+    const alone = `whsk_${raw(privateKey, 'pkcs8').toString('base64')}`
+    const both = `whsk_${Buffer.concat([raw(privateKey, 'pkcs8'), raw(publicKey, 'spki')]).toString('base64')}`
+    const { webhook, queue } = open(receiver.url(), { signing: { scheme: 'standard', secrets: [alone, both, keys[0]!].map(secret) } })
+    await webhook.write(page(flow(1)))
+    await until(() => queue.length === 0, 'acknowledged')
+    const [{ headers, sent }] = receiver.got as [(typeof receiver.got)[number]]
+    const signed = Buffer.concat([Buffer.from(`${headers['webhook-id']}.${headers['webhook-timestamp']}.`), sent])
+    const signatures = (headers['webhook-signature'] as string).split(' ').map((text) => text.split(','))
+    expect(signatures.map(([kind]) => kind)).toEqual(['v1a', 'v1a', 'v1'])
+    for (const [, text] of signatures.slice(0, 2)) expect(verify(null, signed, publicKey, Buffer.from(text!, 'base64'))).toBe(true)
   })
 
   test('GitHub and Slack', async () => {

@@ -90,7 +90,7 @@ function outputNumbers({ channels, plan }: StandingParts): OutputNumbers[] {
     if (!isWebhook(output)) {
       return {
         ...{ ...usual, sums: { read: offered, written, filtered, rejected: 0, held: wanted - written, lost: 0 }, lostBy: {} },
-        ...{ failures: failure === '' ? 0 : 1, lastFailure: failure, spool: null, circuit: null, oldestUnackedSeconds: 0 },
+        ...{ failures: failure === '' ? 0 : 1, lastFailure: failure, spool: null, circuit: null, oldestUnackedSeconds: 0, certificateExpiresAt: -1 },
       }
     }
     const status = output.status()
@@ -111,6 +111,7 @@ function outputNumbers({ channels, plan }: StandingParts): OutputNumbers[] {
       spool: { bytes: status.queueBytes, limitBytes: config !== undefined && 'spool' in config ? config.spool : 0, isWritable: status.isWritable },
       circuit: status.circuit === 'half-open' ? 'half_open' : status.circuit,
       oldestUnackedSeconds: status.oldestUnacked ?? 0,
+      certificateExpiresAt: status.certificateExpires === null ? -1 : status.certificateExpires / 1000,
     }
   })
 }

@@ -301,19 +301,21 @@ function url(read: SecretReader) {
   })
 }
 
-/** Standard Webhooks: whsec_ and 24 to 64 bytes in base64. */
+/** Standard Webhooks: whsec_ and 24 to 64 bytes in base64, or whsk_ and an Ed25519 private key, which is 32 bytes, or 64 with its public key. */
 function isStandardSecret(text: string): boolean {
-  const [, base64] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text) ?? []
+  const [, kind, base64] = /^(whsec|whsk)_([A-Za-z0-9+/]+={0,2})$/.exec(text) ?? []
   const bytes = base64 === undefined || base64.length % 4 !== 0 ? 0 : Buffer.from(base64, 'base64').length
-  return bytes >= 24 && bytes <= 64
+  return kind === 'whsk' ? bytes === 32 || bytes === 64 : bytes >= 24 && bytes <= 64
 }
+
+const STANDARD_SECRET = 'whsec_ and 24 to 64 bytes in base64, or whsk_ and an Ed25519 private key in base64'
 
 function signing(read: SecretReader) {
   return object({
     scheme: oneOf(['standard', 'github', 'slack'])
       .default('standard')
       .describe('standard: Standard Webhooks (webhook-id, webhook-timestamp, webhook-signature)'),
-    secret: secret(read).optional().describe('standard: whsec_ and 24 to 64 bytes in base64'),
+    secret: secret(read).optional().describe(`standard: ${STANDARD_SECRET}`),
     secrets: z
       .array(secret(read), { error: `a list, each ${SECRET_EXPECTED}` })
       .min(1, { error: 'at least one secret' })
@@ -326,7 +328,7 @@ function signing(read: SecretReader) {
     if (scheme === 'standard') {
       const check = (found: Secret, where: (string | number)[]): void => {
         if (found.reveal() !== '' && !isStandardSecret(found.reveal()))
-          say(context, 'a secret of the standard scheme is whsec_ and 24 to 64 bytes in base64', where)
+          say(context, `a secret of the standard scheme is ${STANDARD_SECRET}`, where)
       }
       if (one !== undefined) check(one, ['secret'])
       secrets?.forEach((found, i) => check(found, ['secrets', i]))
@@ -480,6 +482,9 @@ function outputs(read: SecretReader) {
         when: when(),
         when_full: whenFull('summarize'),
         spool: spool(),
+        when_denied: oneOf(['pause', 'refuse'])
+          .default('pause')
+          .describe('an answer that blames the request as such (401, 403, 404 …): keep everything and try now and then, or count what was sent as refused'),
         max_age: duration('1s').prefault('72h').describe('what could not be delivered for so long is given up and counted'),
         batch: object({
           records: whole(1, 100_000).default(500).describe('records in one request at most'),

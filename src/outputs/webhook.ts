@@ -357,7 +357,8 @@ class WebhookOutput implements Webhook {
         if (!this.#stopNow.signal.aborted) this.#failed(this.#redaction.text(answer.reason), 0, answer.isLasting)
         return 'later'
       }
-      const verdict = verdictOf(answer.status, isCompressed)
+      const said = verdictOf(answer.status, isCompressed)
+      const verdict = said === 'paused' && this.#options.config.when_denied === 'refuse' ? 'undeliverable' : said
       // not every receiver that cannot read compressed bodies knows that 415 is for them
       if (verdict === 'plain' || (answer.status === 400 && isCompressed && this.#takesGzip === 'maybe')) {
         isCompressed = false

@@ -39,6 +39,8 @@ export interface WebhookConfig {
   readonly retry: { readonly first: number; readonly max: number; readonly circuit_after: number }
   readonly max_retry_after: number
   readonly max_age: number
+  /** what becomes of records whose request is blamed as such: kept, or dead letters */
+  readonly when_denied: 'pause' | 'refuse'
 }
 
 export interface WebhookOptions {

@@ -17,7 +17,7 @@ export class Redaction {
 
   constructor({ url, token, headers, signing, template }: Pick<WebhookConfig, 'url' | 'token' | 'headers' | 'signing' | 'template'>) {
     // keys of the signing scheme never leave, but a receiver could know them
-    const keys = (signing?.secrets ?? []).flatMap((secret) => [secret.reveal(), secret.reveal().replace(/^whsec_/, '')])
+    const keys = (signing?.secrets ?? []).flatMap((secret) => [secret.reveal(), secret.reveal().replace(/^(?:whsec|whsk)_/, '')])
     const sent = Object.values(headers).flatMap((secret) => partsOfHeader(secret.reveal()))
     // receivers that want their key in the body get it so
     const written = (template ?? '').match(KEY_LIKE) ?? []
