@@ -266,6 +266,19 @@ describe('secrets', () => {
     expect(await Promise.all([31, 32, 33, 64].map((bytes) => faults(bytes, 'whsk')))).toEqual([1, 0, 1, 0])
   })
 
+  test('that go out in headers are ASCII', async () => {
+    const loading = complete({ outputs: { a: { type: 'webhook', url: 'https://a.example', token: 'schlüssel', headers: { 'X-Key': 'k€y' } } } })
+    const errors = await loading.then(
+      () => [],
+      (error: ConfigErrors) => error.errors,
+    )
+    expect(errors.map(({ path, message }) => [path, message])).toEqual([
+      ['outputs.a.token', expect.stringContaining('a character that a header cannot carry; expected ASCII')],
+      ['outputs.a.headers.X-Key', expect.stringContaining('a character that a header cannot carry; expected ASCII')],
+    ])
+    expect(errors.map(({ message }) => message).join()).not.toMatch(/schl|k€/)
+  })
+
   test('do not go over plain http to other hosts unless that is allowed', async () => {
     const faults = (url: string, more: object = {}): Promise<number> =>
       complete({ outputs: { a: { type: 'webhook', url, token: 't', ...more } } }).then(

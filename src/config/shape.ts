@@ -282,6 +282,14 @@ function secret(read: SecretReader, what = 'a text') {
   })
 }
 
+/** What goes out in a header: RFC 9110 section 5.5 has ASCII alone for new ones. */
+function headerText(read: SecretReader) {
+  return secret(read).transform((found, context) => {
+    if (/[^\x20-\x7e]/.test(found.reveal())) say(context, 'has a character that a header cannot carry; expected ASCII')
+    return found
+  })
+}
+
 /** null unless exactly one is named. */
 function sourceOf({ file, env }: { file?: string | undefined; env?: string | undefined }): SecretSource | null {
   if (file !== undefined) return env === undefined ? { file } : null
@@ -357,7 +365,7 @@ function headers(read: SecretReader) {
     .string()
     .regex(/^[!#$%&'*+.^_`|~\w-]+$/, { error: HEADER })
     .refine((given) => !ownHeaders.has(given.toLowerCase()), { error: HEADER })
-  return z.record(name, secret(read), { error: 'a map of headers' })
+  return z.record(name, headerText(read), { error: 'a map of headers' })
 }
 
 /* Inputs. */
@@ -492,7 +500,7 @@ function outputs(read: SecretReader) {
           every: duration('0s').prefault('1s').describe('how long flow records wait for others; alerts and gaps go at once'),
         }).prefault({}),
         gzip: flag().default(true).describe('compress bodies above 1 KiB; a receiver that answers 415 gets them plain'),
-        token: maybe(secret(read)).describe('sent as Authorization: Bearer'),
+        token: maybe(headerText(read)).describe('sent as Authorization: Bearer'),
         headers: headers(read).prefault({}).describe('further headers; their values are secrets'),
         allow_insecure: flag().default(false).describe('send token and authorization over plain http to other hosts'),
         signing: maybe(signing(read)).describe('sign each request'),
