@@ -10,7 +10,7 @@ import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
 import { bootOfPath } from './boot.js'
 import { CompressedInput, decompressorOf, isCompressed } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
-import { Buffers, type Content, FollowedFile, type FileTail, gapOf, LastWord, type Shared } from './files/follow.js'
+import { Buffers, type Content, FollowedFile, type FileTail, gapOf, type Shared } from './files/follow.js'
 import { changedAt, type Discovery, discover, fixedFolder, folderOf, type Found, type Listing, listing, matcherOf, nameOf, type Pattern, patternOf } from './files/glob.js'
 import {
   ANCHOR_BYTES,
@@ -36,6 +36,7 @@ import {
 import { baseName, byAge, isRotatedInOrder, originalNames } from './files/rotation.js'
 import { Vacancy } from './files/vacancy.js'
 import { Hints } from './files/watch.js'
+import { Saying } from './saying.js'
 
 const LF = 10
 const NOTHING = new Uint8Array(0)
@@ -259,7 +260,7 @@ class FilesFeed implements Feed, Shared {
   }
 
   diagnose(message: string): void {
-    this.#add(new LastWord(this.name, { id: '', generation: 0, offset: 0 }, { diagnostic: message }))
+    this.#add(new Saying(this.name, { diagnostic: message }))
   }
 
   tellOnce(about: string, message: string): void {
@@ -753,7 +754,7 @@ class FilesFeed implements Feed, Shared {
     const unread = position.size - position.offset
     if (unread <= 0 && position.compressed !== true) return
     const what = position.compressed === true ? 'before it was read to its end' : `with at least ${unread} bytes unread`
-    this.#add(new LastWord(this.name, position, { gap: gapOf('file_vanished', `${position.path} went away ${what}`) }))
+    this.#add(new Saying(this.name, { gap: gapOf('file_vanished', `${position.path} went away ${what}`) }, position))
   }
 
   #remember(content: Content): Gone {

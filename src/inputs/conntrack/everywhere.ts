@@ -2,8 +2,9 @@
  * `netns: all`: a feed for each network namespace of the host, as they come and go. Which there are is looked at every few seconds; what has happened in a new one by
  * then stands in its table, which its feed reads first.
  */
-import { type Feed, type Input, InputError, type Notice, NOTICES_ONLY } from '../../stage.js'
+import { type Feed, type Input, InputError } from '../../stage.js'
 import { inodeOf, listNamespaces, ownNamespace, type Places, places as usualPlaces } from '../namespaces.js'
+import { Saying } from '../saying.js'
 
 const SEARCH_MS = 5000
 /** A search takes at most one part of the time in so many. */
@@ -12,7 +13,6 @@ const SEARCH_SHARE = 1000
 const NAMESPACES_MAX = 256
 /** One that could not be had is tried again after so long. */
 const AGAIN_MS = 60_000
-const NOTHING = new Uint8Array(0)
 
 export interface EverywhereOptions {
   readonly name: string
@@ -145,48 +145,4 @@ class EverywhereFeed implements Feed {
     this.#said.add(text)
     this.#add(new Saying(this.name, { diagnostic: text }))
   }
-}
-
-/** Has one thing to say, and nothing to read. */
-class Saying implements Input {
-  readonly name: string
-  readonly chunk = NOTHING
-  readonly isDump = false
-  readonly isBusy = false
-  readonly isLive = true
-  readonly netns = 0
-  readonly netnsName = ''
-  readonly ridPrefix = ''
-  readonly ridBy = 'counter'
-  readonly offset = 0
-  notices: readonly Notice[] = []
-  #told: readonly Notice[]
-  onIdle = (): void => {}
-
-  constructor(name: string, notice: Notice) {
-    this.name = name
-    this.#told = [notice]
-  }
-
-  async next(): Promise<number> {
-    this.notices = this.#told
-    this.#told = []
-    return this.notices.length > 0 ? NOTICES_ONLY : 0
-  }
-
-  receivedMicroseconds(): number {
-    return Math.round((performance.timeOrigin + performance.now()) * 1000)
-  }
-
-  boot(): null {
-    return null
-  }
-
-  position(): null {
-    return null
-  }
-
-  stop(): void {}
-  abort(): void {}
-  close(): void {}
 }

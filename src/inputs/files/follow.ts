@@ -753,52 +753,6 @@ interface Piece {
   readonly buffer: Uint8Array | null
 }
 
-/** Has something to say, about a file that is no more or cannot be followed, and nothing to read. */
-export class LastWord implements Input {
-  readonly name: string
-  readonly chunk = NOTHING
-  readonly isDump = false
-  readonly isBusy = false
-  readonly isLive = true
-  readonly netns = 0
-  readonly netnsName = ''
-  readonly ridPrefix: string
-  readonly ridBy = 'offset'
-  readonly offset: number
-  onIdle: () => void = nothing
-  notices: readonly Notice[] = NO_NOTICES
-  #told: Notice | null
-
-  constructor(name: string, about: Pick<Content, 'id' | 'generation' | 'offset'>, notice: Notice) {
-    this.name = name
-    this.ridPrefix = `${about.id}.${about.generation}`
-    this.offset = about.offset
-    this.#told = notice
-  }
-
-  async next(): Promise<number> {
-    this.notices = this.#told === null ? NO_NOTICES : [this.#told]
-    this.#told = null
-    return this.notices.length > 0 ? NOTICES_ONLY : 0
-  }
-
-  receivedMicroseconds(): number {
-    return nowMicroseconds()
-  }
-
-  boot(): null {
-    return null
-  }
-
-  position(): null {
-    return null
-  }
-
-  stop(): void {}
-  abort(): void {}
-  close(): void {}
-}
-
 function readingOf({ generation, head, marks, size }: Content, offset: number): Pick<Position, 'generation' | 'offset' | 'size' | 'head' | 'anchor'> {
   return { generation, offset, size: Math.max(size, offset), head, anchor: marks.findLast((mark) => mark.at <= offset) ?? NO_ANCHOR }
 }
