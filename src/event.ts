@@ -346,6 +346,8 @@ export interface TableRecord extends TableSample {
   readonly rateNew: number
   readonly rateDestroy: number
   readonly rateDrop: number
+  /** seconds until the table is full, only while it is heading there; -1 absent */
+  readonly fullIn: number
 }
 
 export const alertRules = ['table_full', 'expect_table_full', 'table_pressure', 'table_filling', 'insert_failed', 'unreplied_fanout'] as const

@@ -78,6 +78,7 @@ function tableRecord({ at, sample: { netns, drop, early = 0, failed = 0, count =
     rateNew: -1,
     rateDestroy: -1,
     rateDrop: -1,
+    fullIn: -1,
   }
 }
 

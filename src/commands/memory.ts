@@ -71,15 +71,15 @@ export class Memory {
     if (this.#writing !== null) return
     const { sec, usec } = this.#world.now()
     const age = this.#store.ageSeconds(sec + usec / 1e6)
-    this.#writing = this.#write(this.#cut(run), channels, age < 0 || age >= UNMOVED_SEC).finally(() => (this.#writing = null))
+    this.#writing = this.#write(run, channels, age < 0 || age >= UNMOVED_SEC).finally(() => (this.#writing = null))
   }
 
   async keepLast(run: Run, channels: Channels): Promise<void> {
     await this.#writing
-    await this.#write(this.#cut(run), channels, true)
+    await this.#write(run, channels, true)
   }
 
-  #cut({ sources, ended, looked }: Run): Cut {
+  #positions({ sources, ended, looked }: Run): Cut['inputs'] {
     const inputs: Record<string, unknown[]> = Object.fromEntries(looked.map((name) => [name, []]))
     for (const source of [...sources, ...ended]) {
       const position = source.input.position(source.offset)
@@ -87,15 +87,16 @@ export class Memory {
     }
     // what an input said that is not open yet, or no longer, still holds
     for (const [name, positions] of Object.entries(this.saved)) inputs[name] ??= [...positions]
-    return { inputs, detectors: { tableFull: this.#remembered.tableFull.save(), levels: this.#remembered.levels.save() } }
+    return inputs
   }
 
-  async #write(cut: Cut, channels: Channels, isDue: boolean): Promise<void> {
-    const { kernel, alerts, gaps } = this.#remembered.tally
-    const text = JSON.stringify([cut.inputs, cut.detectors.levels, kernel, alerts, gaps])
+  async #write(run: Run, channels: Channels, isDue: boolean): Promise<void> {
+    const { tableFull, levels, tally } = this.#remembered
+    const inputs = this.#positions(run)
+    const text = JSON.stringify([inputs, levels.changes, tally.kernel, tally.alerts, tally.gaps])
     if (text === this.#last && !isDue) return
     // the detectors go on while it is written
-    const data = structuredClone(cut)
+    const data: Cut = structuredClone({ inputs, detectors: { tableFull: tableFull.save(), levels: levels.save() } })
     try {
       await channels.safe()
     } catch {

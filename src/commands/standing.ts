@@ -123,10 +123,10 @@ function isWebhook(output: Output): output is Webhook {
 function tableNumbers(records: Records): TableNumbers[] {
   const own = ownNamespace().inode
   return [...records.tables.values()].map(({ record, now }): TableNumbers => {
-    const { netns, netnsName, count, max, total } = record
+    const { netns, netnsName, count, max, total, fullIn } = record
     const isOwn = netns === own
     const fresh = isOwn ? records.tableNow(netns) : null
-    return { netns, netnsName, isOwn, count, max, stats: now, ...(fresh === null ? {} : { count: fresh.count, max: fresh.max, stats: fresh.now }), total: total ?? {}, fullInSeconds: -1 }
+    return { netns, netnsName, isOwn, count, max, stats: now, ...(fresh === null ? {} : { count: fresh.count, max: fresh.max, stats: fresh.now }), total: total ?? {}, fullInSeconds: fullIn }
   })
 }
 

@@ -1,10 +1,11 @@
 /**
- * What follows from a sample of the kernel's counters and the one before: totals that do not wrap, what was dropped in between, and rates.
+ * What follows from a sample of the kernel's counters and those before: totals that do not wrap, what was dropped in between, rates, and when the table will be full.
  *
  * The kernel counts in 32 bits for each CPU (struct ip_conntrack_stat, unsigned int), so each is unwrapped for itself before they are added. A namespace that was
  * deleted and made again may have the same number and begins at 0: what went down farther than a wrap explains begins anew, without differences.
  */
 import { type CounterName, counterNames, type Counters, type TableRecord, type TableSample } from '../event.js'
+import { fullIn, isApart, type Level, lookBack } from './filling.js'
 
 const WRAP = 2 ** 32
 /** More than this a second no CPU can count (it would take 20 ns a packet); so a counter that fell can have wrapped only if it rose by no more than that. */
@@ -34,27 +35,31 @@ interface Table {
   /** of the last sample, microseconds since the epoch; NaN before the first */
   at: number
   readonly counters: Map<CounterName, Counted>
-  /** as `save` gave it when something had changed last; null since then */
-  saved: unknown
+  levels: readonly Level[]
 }
 
-const unknownTable = (name: string): Table => ({ name, at: NaN, counters: new Map(), saved: null })
+interface Saved {
+  readonly key: string
+  readonly name: string
+  readonly at: number | null
+  readonly counters: readonly (readonly [CounterName, Counted])[]
+  readonly levels?: readonly Level[]
+}
+
+const unknownTable = (name: string): Table => ({ name, at: NaN, counters: new Map(), levels: [] })
 
 export class Levels {
   readonly #tables = new Map<string, Table>()
+  /** how often a counter has moved, or a table's name; what else a checkpoint has is only for samples that are read again */
+  changes = 0
 
-  /** Plain data for a checkpoint: what later samples are compared with. Where no counter has moved it is the same as before, times included. */
+  /** Plain data for a checkpoint: what later samples are compared with. */
   save(): unknown {
-    return [...this.#tables].map(([key, table]) => {
-      const { name, at, counters } = table
-      return (table.saved ??= { key, name, at: Number.isNaN(at) ? null : at, counters: [...counters] })
-    })
+    return Array.from(this.#tables, ([key, { name, at, counters, levels }]): Saved => ({ key, name, at: Number.isNaN(at) ? null : at, counters: [...counters], levels }))
   }
 
   restore(saved: unknown): void {
-    for (const { key, name, at, counters } of saved as { key: string; name: string; at: number | null; counters: [CounterName, Counted][] }[]) {
-      this.#tables.set(key, { name, at: at ?? NaN, counters: new Map(counters), saved: null })
-    }
+    for (const { key, name, at, counters, levels = [] } of saved as Saved[]) this.#tables.set(key, { name, at: at ?? NaN, counters: new Map(counters), levels })
   }
 
   /**
@@ -77,6 +82,8 @@ export class Levels {
       return now === undefined || before === undefined ? -1 : now.total - before.total
     }
     const drop = differs('drop')
+    const level = { at, count: sample.count }
+    const levels = sample.count < 0 ? [] : lookBack(table.levels, level)
     const record: TableRecord = {
       ...sample,
       total: sample.total === null && counted.size === 0 ? null : totals(counted),
@@ -88,10 +95,12 @@ export class Levels {
       rateNew: rate(flows?.new ?? -1, flowTime),
       rateDestroy: rate(flows?.destroy ?? -1, flowTime),
       rateDrop: rate(drop, at - (table.counters.get('drop')?.at ?? at)),
+      fullIn: fullIn([...levels, level], sample.max),
     }
+    if (sample.count >= 0) table.levels = isApart(levels, level) ? [...levels, level] : levels
     for (const [name, value] of counted) {
       const before = table.counters.get(name)
-      if (before?.total !== value.total || before.cpus?.length !== value.cpus?.length) table.saved = null
+      if (before?.total !== value.total || before.cpus?.length !== value.cpus?.length) this.changes++
       table.counters.set(name, value)
     }
     table.at = at
@@ -105,7 +114,7 @@ export class Levels {
     if (known === undefined || (known.name !== '' && name !== '' && known.name !== name)) return unknownTable(name)
     if (name !== '' && known.name !== name) {
       known.name = name
-      known.saved = null
+      this.changes++
     }
     return known
   }

@@ -252,6 +252,7 @@ export class NdjsonPrinter {
       early_drop: present(record.earlyDrop),
       insert_failed: present(record.insertFailed),
       rate: Object.values(rate).some((value) => value !== undefined) ? rate : undefined,
+      full_in: present(record.fullIn),
       total: record.total ?? undefined,
       time_source: timeSourceNames[record.timeSource] || undefined,
     })
