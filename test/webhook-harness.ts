@@ -29,6 +29,8 @@ export function status(code: number, headers: Record<string, string> = {}, body 
 export class Receiver {
   readonly got: Got[] = []
   readonly sockets = new Set<Socket>()
+  /** of these, what to speak on: with TLS another */
+  readonly spoken = new Set<Socket>()
   connections = 0
   /** answers to come; after them `usual` */
   replies: Reply[] = []
@@ -45,6 +47,10 @@ export class Receiver {
       this.sockets.add(socket)
       socket.on('close', () => this.sockets.delete(socket))
       socket.on('error', () => {})
+    })
+    this.#server.on(tls === null ? 'connection' : 'secureConnection', (socket: Socket) => {
+      this.spoken.add(socket)
+      socket.on('close', () => this.spoken.delete(socket))
     })
     this.#server.on('tlsClientError', () => {})
   }

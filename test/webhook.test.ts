@@ -13,7 +13,7 @@ import { completeConfig } from '../src/config.js'
 import { DeadLetterStore, readLetters, replayLetters } from '../src/deadletters.js'
 import { Spool } from '../src/spool/spool.js'
 import type { Loss } from '../src/stage.js'
-import { alert, closeAll, flow, flows, folder, gap, makePki, open, page, type Pki, Receiver, type Reply, ridsOf, secret, status, TestDeadLetters, TestQueue, until } from './webhook-harness.js'
+import { alert, closeAll, flow, flows, folder, gap, makePki, open, type Opened, page, type Pki, Receiver, type Reply, ridsOf, secret, status, TestDeadLetters, TestQueue, until } from './webhook-harness.js'
 
 const receivers: Receiver[] = []
 
@@ -505,6 +505,20 @@ describe('slow and endless', () => {
   })
 })
 
+/** As servers do that have waited too long for a request. */
+async function saysGoodbye(receiver: Receiver, { webhook, queue }: Opened): Promise<void> {
+  await until(() => receiver.spoken.size === 1, 'the first connection')
+  // longer than what counts as short-lived
+  await new Promise((resolve) => setTimeout(resolve, 1100))
+  for (const socket of receiver.spoken) socket.end('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n')
+  await until(() => receiver.connections === 2 && receiver.sockets.size === 1, 'the second')
+  expect(receiver.got).toEqual([])
+  await webhook.write(page(flow(1)))
+  await until(() => queue.length === 0, 'acknowledged')
+  expect(receiver.connections).toBe(2)
+  expect(webhook.status()).toMatchObject({ failed: 0, sent: 1 })
+}
+
 describe('the connection', () => {
   test('is made before anything is sent, and made again when it is closed', async () => {
     const receiver = await receive()
@@ -521,6 +535,11 @@ describe('the connection', () => {
     await webhook.write(page(flow(2)))
     await until(() => queue.length === 0, 'acknowledged')
     expect(receiver.connections).toBe(2)
+  })
+
+  test('whose receiver says goodbye to it unasked is made again before it is needed', async () => {
+    const receiver = await receive()
+    await saysGoodbye(receiver, open(receiver.url()))
   })
 
   test('closed while it stood idle: the same goes out at once on a fresh one, and is no failure', async () => {
@@ -683,6 +702,11 @@ describe('TLS', () => {
     pki = makePki()
   })
   const trusting = (): { ca_file: string; cert_file: null; key_file: null; min_version: 'TLSv1.2' } => ({ ca_file: pki.ca, cert_file: null, key_file: null, min_version: 'TLSv1.2' })
+
+  test('a connection that the receiver says goodbye to unasked is made again before it is needed', async () => {
+    const receiver = await receive(pki.issue('localhost', 30))
+    await saysGoodbye(receiver, open(receiver.url('localhost'), { tls: trusting() }))
+  })
 
   test('a certificate of the authority that is named; when it ends is known', async () => {
     const receiver = await receive(pki.issue('localhost', 30))

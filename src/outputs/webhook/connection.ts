@@ -28,6 +28,8 @@ export class Connection {
   readonly #options: ConnectionOptions
   readonly #host: string
   #spare: Socket | null = null
+  /** Whoever speaks before being asked says goodbye, as servers do that waited too long for a request; what it says would be waited for, unread, for ever. */
+  readonly #onGoodbye = (): void => void this.#spare?.destroy()
   #opening: Promise<Socket> | null = null
   #rewarmMs = REWARM_MS
   #timer: NodeJS.Timeout | undefined
@@ -59,7 +61,7 @@ export class Connection {
   take(): Promise<Socket> {
     const spare = this.#spare
     this.#spare = null
-    // whoever speaks before being asked says goodbye
+    spare?.removeListener('readable', this.#onGoodbye)
     if (spare !== null && !spare.destroyed && spare.writable && spare.readableLength === 0) return Promise.resolve(this.#use(spare, true))
     spare?.destroy()
     return this.#begin().then((socket) => {
@@ -73,7 +75,9 @@ export class Connection {
     if (this.#isClosed || this.#spare !== null || this.#opening !== null || this.#current !== null) return
     this.#begin().then(
       (socket) => {
-        if (this.#current !== socket) this.#spare = socket
+        if (this.#current === socket) return
+        this.#spare = socket
+        socket.on('readable', this.#onGoodbye)
       },
       () => {},
     )
