@@ -136,14 +136,14 @@ test.runIf(isPossible)('floods that fill the table: what was dropped, by whom, a
       expect(droppedAt).toBeLessThan(Infinity)
       expect(watching.readAt[watching.records.indexOf(first)]! - droppedAt).toBeLessThan(1000)
 
-      // full but for what the collector took; each CPU may have let in one more
+      // full but for what the collector took, and for events that are on their way while the kernel's line is there already; each CPU may have let in one more
       expect(sources(first)[0]).toMatchObject({ by: 'src', value: FLOODER })
-      expect(sources(first)[0]!['share']).toBeGreaterThan(1 - HELD / (LIMIT * 0.94) - 0.001)
+      expect(sources(first)[0]!['share']).toBeGreaterThan(1 - HELD / (LIMIT * 0.85) - 0.001)
       expect(sources(first)[0]!['share']).toBeLessThan(1 - HELD / (LIMIT + cpus().length) + 0.001)
       // the collector may have passed between a notice and any later look at the table, so each notice is held against itself
       for (const alert of alerts.filter((each) => sources(each)[0]?.['value'] === FLOODER)) {
         const [flooder, holder] = sources(alert) as [Record_, Record_]
-        expect(flooder['entries']).toBeGreaterThanOrEqual(LIMIT * 0.9 - HELD)
+        expect(flooder['entries']).toBeGreaterThanOrEqual(LIMIT * 0.85 - HELD)
         expect(flooder['entries']).toBeLessThanOrEqual(LIMIT + cpus().length - HELD)
         expect(holder).toMatchObject({ value: A.client, entries: HELD })
         expect(flooder['share']).toBeCloseTo(flooder['entries'] / (flooder['entries'] + HELD), 3)
