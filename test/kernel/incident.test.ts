@@ -143,7 +143,8 @@ test.runIf(isPossible)('floods that fill the table: what was dropped, by whom, a
       // the collector may have passed between a notice and any later look at the table, so each notice is held against itself
       for (const alert of alerts.filter((each) => sources(each)[0]?.['value'] === FLOODER)) {
         const [flooder, holder] = sources(alert) as [Record_, Record_]
-        expect(flooder['entries']).toBeGreaterThanOrEqual(LIMIT * 0.85 - HELD)
+        // in the long test flows end by themselves between two floods
+        expect(flooder['entries']).toBeGreaterThanOrEqual(isLong ? HELD : LIMIT * 0.85 - HELD)
         expect(flooder['entries']).toBeLessThanOrEqual(LIMIT + cpus().length - HELD)
         expect(holder).toMatchObject({ value: A.client, entries: HELD })
         expect(flooder['share']).toBeCloseTo(flooder['entries'] / (flooder['entries'] + HELD), 3)
