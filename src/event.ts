@@ -222,6 +222,13 @@ export interface Time {
   readonly usec: number
 }
 
+/** Of microseconds since the epoch; what is less than one is cut off. */
+export function timeOf(microseconds: number): Time {
+  const whole = Math.floor(microseconds)
+  const sec = Math.floor(whole / 1e6)
+  return { sec, usec: whole - sec * 1e6 }
+}
+
 /** When a record is, and how that is known (TIME_*). */
 export interface RecordTime extends Time {
   readonly timeSource: number

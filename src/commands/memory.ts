@@ -5,7 +5,7 @@
 import type { CheckpointStore } from '../checkpoint.js'
 import type { Levels } from '../detectors/levels.js'
 import type { TableFull } from '../detectors/table-full.js'
-import type { Time } from '../event.js'
+import { type Time, timeOf } from '../event.js'
 import type { World } from '../parts.js'
 import type { Channels } from '../run/channel.js'
 import type { Records } from '../run/records.js'
@@ -107,9 +107,4 @@ export class Memory {
     const { sec, usec } = this.#world.now()
     if (await this.#store.save({ written: sec * 1e6 + usec, bootId: this.#world.bootId, ...data })) this.#last = text
   }
-}
-
-function timeOf(microseconds: number): Time {
-  const sec = Math.floor(microseconds / 1e6)
-  return { sec, usec: microseconds - sec * 1e6 }
 }

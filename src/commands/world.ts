@@ -2,6 +2,8 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { release } from 'node:os'
+import { timeOf } from '../event.js'
+import { nowMicroseconds } from '../inputs/clock.js'
 import { initialNamespaceInode } from '../inputs/namespaces.js'
 import type { World } from '../parts.js'
 
@@ -19,11 +21,7 @@ export function openWorld(facts: ProcessFacts): World {
     random: randomBytes(4).toString('hex'),
     seed: randomBytes(4).readInt32LE(),
     hash: (text) => createHash('sha256').update(text).digest('hex').slice(0, 12),
-    now: () => {
-      const microseconds = Math.round((performance.timeOrigin + performance.now()) * 1000)
-      const sec = Math.floor(microseconds / 1e6)
-      return { sec, usec: microseconds - sec * 1e6 }
-    },
+    now: () => timeOf(nowMicroseconds()),
     bootId: bootId(),
     kernelRelease: release(),
     initialNetns: initialNamespaceInode(),

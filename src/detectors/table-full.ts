@@ -4,9 +4,9 @@
  *
  * Times are event time and only move forward. Memory is bounded by what is open and what is watched.
  */
-import { type Alert, type AlertRule, type KernelEvent, type KernelKind, type RecordTime, type Severity, type TableRecord, type Time, TIME_OWN } from '../event.js'
+import { type Alert, type AlertRule, type KernelEvent, type KernelKind, type RecordTime, type Severity, type TableRecord, type Time, TIME_OWN, timeOf } from '../event.js'
 import type { FullTable, TopHolders } from '../stage.js'
-import { countSpans, type Episode, type EpisodeRule, logged, makeAlert, mix64, timeOf } from './table-full/episode.js'
+import { countSpans, type Episode, type EpisodeRule, logged, makeAlert, mix64 } from './table-full/episode.js'
 import { addOwner, noWindow, renameOwner, type Window, windowOf } from './table-full/limiter.js'
 import { beginWatch, isWatched, knownFrom, levelUntil, nextSample, type Span, type Watch, watchedUntil } from './table-full/watch.js'
 

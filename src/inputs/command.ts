@@ -2,7 +2,7 @@
  * `command`: what a program writes to stdout; no shell reads its arguments. It is started again whenever it ends, and what it would have said
  * meanwhile is a gap; with `once` its end is the input's, and a status other than 0 is the input's failure. What it says on stderr goes to the operator.
  */
-import { type Time, TIME_RECEIVED } from '../event.js'
+import { type Time, TIME_RECEIVED, timeOf } from '../event.js'
 import { type BootTime, type Feed, InputError } from '../stage.js'
 import { type ChildEnd, ChildInput, type Environment, howItEnded, saidOnce } from './child.js'
 
@@ -78,8 +78,4 @@ function commandInput({ name, argv, once, random, env, boot }: CommandOptions): 
     }),
   )
   return input
-}
-
-function timeOf(microseconds: number): Time {
-  return { sec: Math.floor(microseconds / 1e6), usec: microseconds % 1e6 }
 }

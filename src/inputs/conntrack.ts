@@ -5,7 +5,7 @@
  * Listening comes before dumping, and rows wait a moment before they are given, so that the event that made a row what it is comes before the row.
  */
 import { statSync } from 'node:fs'
-import { CHUNK_BYTES_MAX, type Gap, type GapCause, type Time } from '../event.js'
+import { CHUNK_BYTES_MAX, type Gap, type GapCause, timeOf } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, messageOf, type Notice, NOTICES_ONLY } from '../stage.js'
 import { releaseOf } from '../tool-release.js'
 import { Child, type ChildEnd, type Environment, howItEnded, saidOnce } from './child.js'
@@ -777,9 +777,4 @@ function isFile(path: string): boolean {
 /** The clock: microseconds since the epoch. Of Date, for it follows when the clock is set. */
 function microseconds(): number {
   return Date.now() * 1000
-}
-
-function timeOf(microseconds: number): Time {
-  const sec = Math.floor(microseconds / 1e6)
-  return { sec, usec: Math.floor(microseconds - sec * 1e6) }
 }

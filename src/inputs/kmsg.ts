@@ -5,7 +5,7 @@
  * Every record has a number, one more than that of the record before, so what the ring has overwritten is known exactly. Documentation/ABI/testing/dev-kmsg.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
-import { type Gap, type Time, TIME_BOOT, TIME_RECEIVED } from '../event.js'
+import { type Gap, TIME_BOOT, TIME_RECEIVED, timeOf } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, type Notice, NOTICES_ONLY } from '../stage.js'
 
 const DEVICE = '/dev/kmsg'
@@ -398,9 +398,4 @@ function headerAt(bytes: Uint8Array, at: number): Header | null {
     if (at === from || (field < 2 && bytes[at++] !== COMMA)) return null
   }
   return { seq: numbers[1]!, monotonic: numbers[2]! }
-}
-
-function timeOf(microseconds: number): Time {
-  const whole = Math.floor(microseconds)
-  return { sec: Math.floor(whole / 1e6), usec: whole % 1e6 }
 }

@@ -1,5 +1,6 @@
 /** An input that has one thing to say, about what is no more or cannot be had, and nothing to read. */
 import { type Input, type Notice, NOTICES_ONLY } from '../stage.js'
+import { nowMicroseconds } from './clock.js'
 
 const NOTHING = new Uint8Array(0)
 const NO_NOTICES: readonly Notice[] = []
@@ -41,7 +42,7 @@ export class Saying implements Input {
   }
 
   receivedMicroseconds(): number {
-    return Math.round((performance.timeOrigin + performance.now()) * 1000)
+    return nowMicroseconds()
   }
 
   boot(): null {

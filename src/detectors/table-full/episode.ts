@@ -1,7 +1,7 @@
 /**
  * One episode: what has been counted of it, and the notice that says so.
  */
-import type { Alert, Drops, Holder, Severity, Time } from '../../event.js'
+import { type Alert, type Drops, type Holder, type Severity, timeOf } from '../../event.js'
 import { knownFrom, type Span, type Watch } from './watch.js'
 
 /** Rules that follow from rate-limited kernel lines. */
@@ -186,11 +186,6 @@ function clock(microseconds: number, dated: boolean): string {
 const number = (value: number): string => String(value).replace(/\B(?=(\d{3})+$)/g, ',')
 const packets = (value: number): string => `${number(value)} ${value === 1 ? 'packet' : 'packets'}`
 const lines = (value: number): string => `${number(value)} ${value === 1 ? 'line' : 'lines'}`
-
-export function timeOf(microseconds: number): Time {
-  const sec = Math.floor(microseconds / 1e6)
-  return { sec, usec: microseconds - sec * 1e6 }
-}
 
 /** Sixteen hex digits of a text: two of Murmur3's 32-bit walks with different beginnings. */
 export function mix64(text: string): string {

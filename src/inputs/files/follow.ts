@@ -4,8 +4,9 @@
  * its own. A read of nothing is also how growth is looked for: cheaper than asking for the size first.
  */
 import type { BigIntStats } from 'node:fs'
-import { CHUNK_BYTES_MAX, type Gap, type GapCause, TIME_RECEIVED } from '../../event.js'
+import { CHUNK_BYTES_MAX, type Gap, type GapCause, TIME_RECEIVED, timeOf } from '../../event.js'
 import { type BootTime, type Input, type Notice, NOTICES_ONLY } from '../../stage.js'
+import { nowMicroseconds } from '../clock.js'
 import { type Descriptors, type Gate, type Holder, closing, opened, readAt, readInto, statOf } from './descriptors.js'
 import { folderOf } from './glob.js'
 import { type Anchor, ANCHOR_BYTES, anchorAt, type Head, HEAD_BYTES, hasAnchor, hasHead, hashOf, type Identity, identityOf, keyOf, NO_ANCHOR, NO_HEAD, type Position, savedPath, shown } from './identity.js'
@@ -759,13 +760,7 @@ function readingOf({ generation, head, marks, size }: Content, offset: number): 
 
 /** `count`: lines, where it is known how many. */
 export function gapOf(cause: GapCause, reason: string, count = -1): Gap {
-  const at = nowMicroseconds()
-  const sec = Math.floor(at / 1e6)
-  return { sec, usec: at - sec * 1e6, timeSource: TIME_RECEIVED, cause, count, atLeast: count < 0 ? 1 : -1, from: null, to: null, reason }
-}
-
-function nowMicroseconds(): number {
-  return Math.round((performance.timeOrigin + performance.now()) * 1000)
+  return { ...timeOf(nowMicroseconds()), timeSource: TIME_RECEIVED, cause, count, atLeast: count < 0 ? 1 : -1, from: null, to: null, reason }
 }
 
 function startsWith(buffer: Uint8Array, tail: Uint8Array): boolean {
