@@ -10,7 +10,7 @@ import { rawValue } from '../src/printers/bodies/raw-json.js'
 import { linesOf, recordOf } from '../src/printers/bodies/record.js'
 import { slackBody } from '../src/printers/bodies/slack.js'
 import { compileTemplate } from '../src/printers/bodies/template.js'
-import { alert, closeAll, flow, folder, gap, open, page, Receiver, until } from './webhook-harness.js'
+import { alert, closeAll, flow, folder, gap, open, page, type Receiver, receive, stopReceivers, until } from './webhook-harness.js'
 
 const ajv = new Ajv2020({ strictTypes: false })
 const schema = (name: string) => ajv.compile(JSON.parse(readFileSync(new URL(`../fixtures/bodies/${name}`, import.meta.url), 'utf8')) as object)
@@ -28,16 +28,9 @@ const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString()
 const record = (line: string): ReturnType<typeof recordOf> => recordOf(Buffer.from(line))
 const value = (line: string): Record<string, unknown> => JSON.parse(line) as Record<string, unknown>
 
-const receivers: Receiver[] = []
-async function receive(): Promise<Receiver> {
-  const receiver = await Receiver.start()
-  receivers.push(receiver)
-  return receiver
-}
-
 afterEach(async () => {
   await closeAll()
-  await Promise.all(receivers.splice(0).map((receiver) => receiver.stop()))
+  await stopReceivers()
 })
 
 /** A counter that no double holds, escapes, an input with a slash, no host. */

@@ -8,22 +8,14 @@ import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
-import { cleanUp, output, Pipe, Program, program, type Record_, scratch, sleep, start, until } from './process-harness.js'
+import { cleanUp, freePort, output, Pipe, Program, program, type Record_, scratch, sleep, start, until } from './process-harness.js'
 import { comes, configured, firstArrivals, isLong, Life, line, Written } from './run-harness.js'
-import { type Got, makePki, Receiver, type Reply, ridsOf, status } from './webhook-harness.js'
-
-const receivers: Receiver[] = []
+import { type Got, makePki, Receiver, receive, type Reply, ridsOf, status, stopReceivers } from './webhook-harness.js'
 
 afterEach(async () => {
   cleanUp()
-  await Promise.all(receivers.splice(0).map((receiver) => receiver.stop()))
+  await stopReceivers()
 })
-
-async function receive(): Promise<Receiver> {
-  const receiver = await Receiver.start()
-  receivers.push(receiver)
-  return receiver
-}
 
 /** A line of a syslog file, of this moment or so many milliseconds ago. */
 function dropped(netns = 0, agoMs = 0): string {
@@ -177,15 +169,6 @@ describe('killed at any moment', () => {
     if (isLong) console.info(JSON.stringify({ kills: KILLS, lines: mark, requests: receiver.got.length, ids: byId.size, answers, taken: taken.length, rids: all.size, letters: listed.length }))
   })
 })
-
-/** Of the machine's; for a program that cannot choose its own and say so. */
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as { port: number }
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
 
 function has(name: string): boolean {
   const isThere = execFileSync('sh', ['-c', `command -v ${name} || true`], { encoding: 'utf8' }) !== ''

@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn, type StdioOptions } from 'node:child_process'
 import { closeSync, constants, createReadStream, mkdtempSync, openSync, read, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -268,4 +269,14 @@ export async function timed<T>(what: Promise<T>): Promise<{ ms: number; value: T
   const from = performance.now()
   const value = await what
   return { ms: performance.now() - from, value }
+}
+
+/** Of the machine's; for a program that cannot choose its own and say so. */
+export function freePort(): Promise<number> {
+  return new Promise((resolve) => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as AddressInfo
+      server.close(() => resolve(port))
+    })
+  })
 }

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { parse } from 'yaml'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { recordSchema } from '../src/record-schema.js'
-import { cleanUp, fixture, program, type Record_, run, scratch, sleep, start, until } from './process-harness.js'
+import { cleanUp, fixture, freePort, program, type Record_, run, scratch, sleep, start, until } from './process-harness.js'
 
 const folder = fileURLToPath(new URL('../fixtures/shippers/', import.meta.url))
 const text = (name: string): string => readFileSync(folder + name, 'utf8')
@@ -198,12 +198,3 @@ describe('carries every record, under its key, as it is:', () => {
     await carries(start('syslog-ng', ['-F', '-f', path, '--persist-file', scratch('persist'), '-p', scratch('syslog-ng.pid'), '-c', scratch('syslog-ng.ctl')], ['ignore', 'pipe', 'pipe']))
   })
 })
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo
-      server.close(() => resolve(port))
-    })
-  })
-}

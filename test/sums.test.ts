@@ -5,31 +5,14 @@
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { afterEach, expect, test } from 'vitest'
-import { cleanUp, type Record_, scratch, sleep, wholeLines } from './process-harness.js'
+import { cleanUp, freePort, type Record_, scratch, sleep, wholeLines } from './process-harness.js'
 import { comes, configured, Life } from './run-harness.js'
-import { Receiver, ridsOf, status } from './webhook-harness.js'
-
-const receivers: Receiver[] = []
+import { receive, ridsOf, status, stopReceivers } from './webhook-harness.js'
 
 afterEach(async () => {
   cleanUp()
-  await Promise.all(receivers.splice(0).map((receiver) => receiver.stop()))
+  await stopReceivers()
 })
-
-async function receive(): Promise<Receiver> {
-  const receiver = await Receiver.start()
-  receivers.push(receiver)
-  return receiver
-}
-
-function freePort(): Promise<number> {
-  return new Promise((resolve) => {
-    const server = createServer().listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })
-}
 
 const STEPS = 6
 const SMALL = '128KB'

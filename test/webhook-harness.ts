@@ -95,6 +95,19 @@ export class Receiver {
   }
 }
 
+const receivers: Receiver[] = []
+
+/** A receiver that `stopReceivers` stops. */
+export async function receive(...args: Parameters<typeof Receiver.start>): Promise<Receiver> {
+  const receiver = await Receiver.start(...args)
+  receivers.push(receiver)
+  return receiver
+}
+
+export async function stopReceivers(): Promise<void> {
+  await Promise.all(receivers.splice(0).map((receiver) => receiver.stop()))
+}
+
 export function ridsOf(ndjson: string): string[] {
   return ndjson
     .split('\n')

@@ -13,19 +13,11 @@ import { completeConfig } from '../src/config.js'
 import { DeadLetterStore, readLetters, replayLetters } from '../src/deadletters.js'
 import { Spool } from '../src/spool/spool.js'
 import type { Loss } from '../src/stage.js'
-import { alert, closeAll, flow, flows, folder, gap, makePki, open, type Opened, page, type Pki, Receiver, type Reply, ridsOf, secret, status, TestDeadLetters, TestQueue, until } from './webhook-harness.js'
-
-const receivers: Receiver[] = []
-
-async function receive(...args: Parameters<typeof Receiver.start>): Promise<Receiver> {
-  const receiver = await Receiver.start(...args)
-  receivers.push(receiver)
-  return receiver
-}
+import { alert, closeAll, flow, flows, folder, gap, makePki, open, type Opened, page, type Pki, Receiver, receive, type Reply, ridsOf, secret, status, stopReceivers, TestDeadLetters, TestQueue, until } from './webhook-harness.js'
 
 afterEach(async () => {
   await closeAll()
-  await Promise.all(receivers.splice(0).map((receiver) => receiver.stop()))
+  await stopReceivers()
 })
 
 const hang: Reply = () => {}
