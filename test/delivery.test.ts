@@ -5,7 +5,6 @@
 import { execFileSync } from 'node:child_process'
 import { createHmac } from 'node:crypto'
 import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, freePort, output, Pipe, Program, program, type Record_, scratch, sleep, start, until } from './process-harness.js'
@@ -283,8 +282,7 @@ describe('a receiver that is down', () => {
     for (const gap of gaps) expect(gap).toMatchObject({ cause: 'output_dropped', output: 'hook', reason: 'spool_full' })
     const shed = gaps.reduce((sum, { count }) => sum + (count as number), 0)
 
-    const receiver = await Receiver.start(null, port)
-    receivers.push(receiver)
+    const receiver = await receive(null, port)
     const again = new Life(['run', '-c', configured('up.json', { state, inputs, outputs })])
     const arrived = (): Record_[] => receiver.got.flatMap(({ text }) => recordsOf(text))
     await comes('what waited', () => flowsOf(arrived()) + shed >= LINES, again)
@@ -315,8 +313,7 @@ describe('a receiver that is down', () => {
     writeFileSync(scratch('kern.log'), dropped())
     await comes('an alert', () => file.look().some(({ type }) => type === 'alert'), life)
     const lost = (name: string): number => file.gaps.filter((gap) => gap['output'] === name).reduce((sum, { count }) => sum + (count as number), 0)
-    const up = await Promise.all(ports.map((port) => Receiver.start(null, port)))
-    receivers.push(...up)
+    const up = await Promise.all(ports.map((port) => receive(null, port)))
     const marksAt = (i: number): number[] => recordsOf(up[i]!.got.map(({ text }) => text).join('')).flatMap(({ type, mark }) => (type === 'flow' ? [mark as number] : []))
     const typesAt = (i: number): Set<string> => new Set(recordsOf(up[i]!.got.map(({ text }) => text).join('')).map(({ type }) => type as string))
     // the alert's own line, a kernel record, may be among what is shed
@@ -453,8 +450,7 @@ describe('a disk that fails', () => {
     const hooks = Object.fromEntries([...ports].map(([name, port]) => [name, { type: 'webhook', url: `http://127.0.0.1:${port}/in`, ...HASTY, ...more }]))
     const config = configured('faults.json', { state, inputs: { logs: { type: 'file', path: log, from: 'start', poll: '20ms', rescan: '100ms' } }, outputs: { file: { type: 'file', path: file.path }, ...hooks } })
     const up = async (name: string): Promise<Receiver> => {
-      const receiver = await Receiver.start(null, ports.get(name)!)
-      receivers.push(receiver)
+      const receiver = await receive(null, ports.get(name)!)
       return receiver
     }
     return { log, file, config, up, spool: (name: string) => `${state}/outputs/${name}/spool` }
@@ -563,8 +559,7 @@ describe('secrets', () => {
   test('show nowhere, on no path of failure', async () => {
     const receiver = await receive()
     const pki = makePki()
-    const self = await Receiver.start(pki.selfSigned())
-    receivers.push(self)
+    const self = await receive(pki.selfSigned())
     const closed = await freePort()
     const said = Object.values(secrets).join(' ')
     const echo = (code: number, headers: Record<string, string> = {}): Reply => (got, response) =>

@@ -2,12 +2,13 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { type HttpServer, ListenError, openHttp } from '../src/http.js'
 import { type InputNumbers, liveness, metricsText, type MetricsSnapshot, type OutputNumbers, readiness, statNames, statusOf, unaccounted, unaccountedLines } from '../src/metrics.js'
+import { freePort } from './process-harness.js'
 
 const hasPromtool = spawnSync('promtool', ['--version']).status === 0
 const nodeExporter = ['prometheus-node-exporter', 'node_exporter'].find((name) => spawnSync(name, ['--version']).status === 0) ?? ''

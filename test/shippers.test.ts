@@ -4,7 +4,6 @@
  */
 import { type ChildProcess, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { parse } from 'yaml'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'

@@ -3,7 +3,6 @@
  * files, what the receivers got, what lies among the dead letters and what gap records tell.
  */
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { afterEach, expect, test } from 'vitest'
 import { cleanUp, freePort, type Record_, scratch, sleep, wholeLines } from './process-harness.js'
 import { comes, configured, Life } from './run-harness.js'
