@@ -757,8 +757,9 @@ export class Spool implements Queue {
     await fresh.bytes.write(parts, 0)
     // from here to the next wait, so that no acknowledgement comes between
     fresh.nextSeq = later.at(-1)!.nextSeq
-    fresh.firstTime = later.at(-1)!.firstTime
-    fresh.lastTime = later.at(-1)!.lastTime
+    // the last one may have been made this moment, and have none yet: a time of 0 would be too old
+    fresh.firstTime = later.find(({ firstTime }) => firstTime > 0)?.firstTime ?? 0
+    fresh.lastTime = Math.max(...later.map(({ lastTime }) => lastTime))
     fresh.span = later.reduce((span, each) => spanOfBoth(span, each.span), fresh.span)
     fresh.live = this.#waitingIn(held)
     segment.live -= this.#waitingIn(segment.held)
