@@ -8,6 +8,9 @@ import { crc32 } from 'node:zlib'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, type Record_, scratch, sleep } from './process-harness.js'
 import { add, comes, configured, firstArrivals, isLong, Life, range, Written } from './run-harness.js'
+import { seeded } from './seed.js'
+
+const chance = seeded('checkpoints')
 
 const isRoot = process.getuid?.() === 0
 const mounts: string[] = []
@@ -297,10 +300,10 @@ describe('a kernel log with drops, killed and started again', () => {
     let life = wild.begin()
     for (let kill = 0; kill < KILLS; kill++) {
       // at any moment of the second between two checkpoints, and in the midst of writing one
-      const end = performance.now() + 150 + Math.random() * 2000
+      const end = performance.now() + 150 + chance() * 2000
       while (performance.now() < end) {
         write()
-        await sleep(Math.random() * 40)
+        await sleep(chance() * 40)
       }
       await life.kill()
       write()

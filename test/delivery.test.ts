@@ -10,6 +10,9 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, freePort, output, Pipe, Program, program, type Record_, scratch, sleep, start, until } from './process-harness.js'
 import { comes, configured, firstArrivals, isLong, Life, line, Written } from './run-harness.js'
 import { type Got, makePki, Receiver, receive, type Reply, ridsOf, status, stopReceivers } from './webhook-harness.js'
+import { seeded } from './seed.js'
+
+const chance = seeded('delivery')
 
 afterEach(async () => {
   cleanUp()
@@ -62,7 +65,7 @@ describe('killed at any moment', () => {
     receiver.usual = (got, response, request) => {
       const records = recordsOf(got.text)
       const count = (what: string): void => void (answers[what] = (answers[what] ?? 0) + 1)
-      const turn = Math.random()
+      const turn = chance()
       if (turn < 0.1) return count('500'), void response.writeHead(500).end()
       if (turn < 0.2) return count('429'), void response.writeHead(429, { 'retry-after': turn < 0.11 ? '1' : '0' }).end()
       if (turn < 0.25) return count('hangs')
@@ -98,10 +101,10 @@ describe('killed at any moment', () => {
     for (let kills = 0; kills < KILLS; kills++) {
       const life = await begin()
       // in the midst of the start, of a request, of a checkpoint, which comes each second
-      const end = performance.now() + Math.random() * 2000
+      const end = performance.now() + chance() * 2000
       while (performance.now() < end) {
         write()
-        await sleep(Math.random() * PACE_MS)
+        await sleep(chance() * PACE_MS)
       }
       await life.kill()
     }

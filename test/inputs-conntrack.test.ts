@@ -352,10 +352,8 @@ describe('the tool', () => {
     const reader = await opened()
     await until('the row', () => reader.rows.length === 1)
     process.kill(pid(), 'SIGSTOP')
-    const begun = Date.now()
     input!.stop()
     await reader.end
-    expect(Date.now() - begun).toBeLessThan(1000)
     expect([reader.course, reader.gaps]).toEqual([['begins', 'row 1', 'fails'], []])
     await until('both are gone', () => !isAlive(pid()) && !isAlive(Number(readFileSync(join(dir, 'dump-pid'), 'utf8'))))
   })

@@ -264,13 +264,6 @@ export async function until(holds: () => boolean): Promise<void> {
   while (!holds()) await sleep(10)
 }
 
-/** Milliseconds until it comes true. */
-export async function timed<T>(what: Promise<T>): Promise<{ ms: number; value: T }> {
-  const from = performance.now()
-  const value = await what
-  return { ms: performance.now() - from, value }
-}
-
 /** Of the machine's; for a program that cannot choose its own and say so. */
 export function freePort(): Promise<number> {
   return new Promise((resolve) => {

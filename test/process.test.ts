@@ -3,14 +3,11 @@ import { once } from 'node:events'
 import { appendFileSync, closeSync, existsSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { cleanUp, feed, fixture, output, Pipe, Program, type Record_, resultOf, run, scratch, shell, sleep, start, timed, until, wholeLines } from './process-harness.js'
+import { cleanUp, feed, fixture, output, Pipe, Program, type Record_, type Result, resultOf, run, scratch, shell, sleep, start, until, wholeLines } from './process-harness.js'
 
 const isLong = process.env['CONNTRAIL_LONG_TESTS'] === '1'
 vi.setConfig({ testTimeout: isLong ? 180_000 : 120_000 })
 afterEach(cleanUp)
-
-/** A busy machine is slow: what would be wrong is a wait for someone who never comes, which is ten seconds at least. */
-const SOON_MS = 5000
 
 const incident = fixture('incident.E-timestamp-id')
 const UPDATE =
@@ -128,10 +125,9 @@ describe('a reader that goes away', () => {
     feed(UPDATE, into)
     const { running, head } = await headOne(into)
     expect(wholeLines(Buffer.from(await head))).toHaveLength(1)
-    const { ms, value } = await timed(running.ended)
+    const value = await running.ended
     expect(value.status).toBe(0)
     expect(value.diagnostics).toEqual([])
-    expect(ms).toBeLessThan(SOON_MS)
   })
 
   test('ends the run while the writer lives on quietly, with output that nobody took', async () => {
@@ -140,10 +136,9 @@ describe('a reader that goes away', () => {
     writeSync(into.writeEnd, updates(340))
     await head
     // more than a pipe holds
-    const { ms, value } = await timed(running.ended)
+    const value = await running.ended
     expect(value.status).toBe(0)
     expect(value.diagnostics).toEqual([])
-    expect(ms).toBeLessThan(SOON_MS)
   })
 
   test('ends the run with the next record when everything was taken', async () => {
@@ -153,10 +148,9 @@ describe('a reader that goes away', () => {
     await head
     await sleep(100)
     writeSync(into.writeEnd, updates(1))
-    const { ms, value } = await timed(running.ended)
+    const value = await running.ended
     expect(value.status).toBe(0)
     expect(value.diagnostics).toEqual([])
-    expect(ms).toBeLessThan(SOON_MS)
   })
 
   test('ends the run of a file', async () => {
@@ -206,7 +200,7 @@ describe('a reader that stalls', () => {
     }
     // what Node reads for itself counts, too: eight bytes to wake up, a file about memory
     expect(running.bytesRead() - readSoFar).toBeLessThan(1 << 16)
-    expect(Math.max(...memory) - memory[0]!).toBeLessThan(30)
+    expect(Math.max(...memory) / memory[0]!).toBeLessThan(1.5)
     const wc = start('wc', ['-l'], [out.readEnd, 'pipe', 'ignore'])
     out.closeRead()
     const [counted, { status, done }] = await Promise.all([output(wc), running.ended])
@@ -279,14 +273,10 @@ describe('nothing is cut off at the exit', () => {
     const running = new Program([], into, out)
     writeSync(into.writeEnd, updates(1))
     await out.begins()
-    const { ms } = await timed(
-      (async () => {
-        writeSync(into.writeEnd, updates(20, 1))
-        const seen = start('head', ['-n', '21'], [out.readEnd, 'pipe', 'ignore'])
-        expect((await output(seen)).split('\n')).toHaveLength(22)
-      })(),
-    )
-    expect(ms).toBeLessThan(SOON_MS)
+    // while the writer has more to say, or nothing
+    writeSync(into.writeEnd, updates(20, 1))
+    const seen = start('head', ['-n', '21'], [out.readEnd, 'pipe', 'ignore'])
+    expect((await output(seen)).split('\n')).toHaveLength(22)
     into.closeWrite()
     expect((await running.ended).status).toBe(0)
   })
@@ -306,8 +296,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
     await sleep(50)
     writeSync(into.writeEnd, updates(300, 400))
     into.closeWrite()
-    const { ms, value } = await timed(running.ended)
-    expect(ms).toBeLessThan(SOON_MS)
+    const value = await running.ended
     expect(value.status).toBe(0)
     expect(ids(await stdout)).toEqual(upTo(700))
     expect(value.done).toMatchObject({ lines: 700, flows: 700, written: 700 })
@@ -324,8 +313,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
     writeSync(into.writeEnd, updates(300, 1))
     running.signal(signal)
     running.signal('SIGCONT')
-    const { ms, value } = await timed(running.ended)
-    expect(ms).toBeLessThan(SOON_MS)
+    const value = await running.ended
     expect(value.status).toBe(0)
     expect(ids(await stdout)).toEqual(upTo(301))
     expect(value.done!.written).toBe(301)
@@ -341,8 +329,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
     out.closeRead()
     await sleep(200)
     running.signal(signal)
-    const { ms, value } = await timed(running.ended)
-    expect(ms).toBeLessThan(SOON_MS)
+    const value = await running.ended
     expect(value.status).toBe(0)
     const { lines, written, rejected } = value.done!
     expect(Number(await counted)).toBe(written)
@@ -361,8 +348,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
     await out.begins()
     running.signal(signal)
     const stdout = out.readAll()
-    const { ms, value } = await timed(running.ended)
-    expect(ms).toBeLessThan(SOON_MS)
+    const value = await running.ended
     expect(value.status).toBe(0)
     expect(wholeLines(await stdout)).toHaveLength(value.done!.written)
     expect(value.done!.lines).toBeLessThan(100_000)
@@ -377,8 +363,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
     running.signal('SIGINT')
     await heard(running)
     running.signal(signal)
-    const { ms, value } = await timed(running.ended)
-    expect(ms).toBeLessThan(SOON_MS)
+    const value = await running.ended
     expect(value.status).toBe(signal === 'SIGINT' ? 130 : 143)
   })
 
@@ -392,8 +377,7 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
     running.signal(signal)
     await heard(running)
     running.signal(signal)
-    const { ms, value } = await timed(running.ended)
-    expect(ms).toBeLessThan(SOON_MS)
+    const value = await running.ended
     expect(value.status).toBe(signal === 'SIGINT' ? 130 : 143)
   })
 
@@ -775,27 +759,28 @@ describe('hostile input', () => {
   const eventsOf = (records: Record_[]): string[] => records.filter((r) => r['type'] === 'flow').map((r) => r['event'] as string)
   const WHOLE = ['new', 'update', 'update', 'update', 'destroy']
 
-  test.each(['with an end', 'without an end'])('a line of 64 MiB %s: one reject, one gap, and memory stays small', async (how) => {
-    const endless = how === 'without an end'
+  /** A line of so many MiB between others; with how it ended, and how many MiB of memory it had at most. */
+  async function withLongLine(mebibytes: number, endless: boolean): Promise<{ readonly result: Result; readonly memory: number }> {
     const into = await Pipe.open()
     const out = await Pipe.open()
     const running = new Program(['--emit', 'flow,gap,reject'], into, out)
     const stdout = out.readAll()
     const file = scratch('events')
     writeFileSync(file, endless ? before + after : before)
-    appendFileSync(file, Buffer.alloc(64 << 20, 'a'))
+    appendFileSync(file, Buffer.alloc(mebibytes << 20, 'a'))
     if (!endless) appendFileSync(file, `\n${after}`)
-    const { ms } = await timed(
-      (async () => {
-        await once(start('cat', [file], ['ignore', into.writeEnd, 'ignore']), 'close')
-        await sleep(100)
-        expect(running.memory('VmHWM')).toBeLessThan(200)
-        into.closeWrite()
-        await running.ended
-      })(),
-    )
-    expect(ms).toBeLessThan(10_000)
-    const { status, done, records } = resultOf(await running.ended, await stdout)
+    await once(start('cat', [file], ['ignore', into.writeEnd, 'ignore']), 'close')
+    await sleep(100)
+    const memory = running.memory('VmHWM')
+    into.closeWrite()
+    return { result: resultOf(await running.ended, await stdout), memory }
+  }
+
+  test.each(['with an end', 'without an end'])('a line of 64 MiB %s: one reject, one gap, and memory does not grow with it', async (how) => {
+    const endless = how === 'without an end'
+    const small = await withLongLine(2, endless)
+    const { result: { status, done, records }, memory } = await withLongLine(64, endless)
+    expect(memory - small.memory).toBeLessThan(64 / 2)
     expect(status).toBe(0)
     expect(eventsOf(records)).toEqual(WHOLE)
     expect(done).toMatchObject({ lines: 6, flows: 5, rejected: 1, gaps: 1 })

@@ -14,6 +14,10 @@ import { type Disk, realDisk } from '../src/spool/disk.js'
 import { Losses } from '../src/spool/losses.js'
 import { type FullPolicy, Spool, type SpoolOptions } from '../src/spool/spool.js'
 import type { Entry, Loss } from '../src/stage.js'
+import { random } from './harness.js'
+import { seeded } from './seed.js'
+
+const chance = seeded('spool')
 
 const isLong = process.env['CONNTRAIL_LONG_TESTS'] !== undefined
 let root = ''
@@ -145,17 +149,18 @@ describe('over restarts', () => {
       writeFileSync(
         child,
         `import { Spool } from ${JSON.stringify(new URL('../dist/spool/spool.js', import.meta.url).href)}
+        const chance = (${random})(Number(process.argv[4]))
         const spool = await Spool.open({ folder: process.argv[2], maxBytes: ${maxBytes}, segmentBytes: 1 << 15, whenFull: '${whenFull}', report: () => {}, onLost: (loss) => process.stdout.write('lost ' + JSON.stringify(loss) + '\\n') })
         const send = (async () => {
           for (;;) {
             const found = await spool.peek(5, 1 << 20)
             for (const { seq, bytes } of found) process.stdout.write('seen ' + seq + ' ' + JSON.parse(Buffer.from(bytes).toString()).n + '\\n')
-            if (found.length > 0 && Math.random() < ${whenFull === 'block' ? 0.7 : 0.1}) spool.ack(found.at(-1).seq)
+            if (found.length > 0 && chance() < ${whenFull === 'block' ? 0.7 : 0.1}) spool.ack(found.at(-1).seq)
             await new Promise((resolve) => setTimeout(resolve, 1))
           }
         })()
         for (let n = Number(process.argv[3]); ; ) {
-          const count = 1 + Math.floor(Math.random() * 40)
+          const count = 1 + Math.floor(chance() * 40)
           let page = ''
           for (let i = 0; i < count; i++, n++) page += JSON.stringify({ time: '2026-11-22T09:58:32.390102Z', type: n % 10 === 0 ? 'alert' : 'flow', n, text: 'x'.repeat(100) }) + '\\n'
           await spool.append(Buffer.from(page))
@@ -167,12 +172,12 @@ describe('over restarts', () => {
       const safe: [number, number][] = []
       let told = 0
       for (let round = 0, start = 0; round < (isLong ? 200 : 6); round++, start += 100_000) {
-        const started = spawn(process.execPath, [child, folder, String(start)], { stdio: ['ignore', 'pipe', 'inherit'] })
+        const started = spawn(process.execPath, [child, folder, String(start), String(Math.floor(chance() * 2 ** 31))], { stdio: ['ignore', 'pipe', 'inherit'] })
         let text = ''
         started.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()))
         const isClosed = new Promise((resolve) => started.on('close', resolve))
         while (!text.includes('safe')) await new Promise((resolve) => setTimeout(resolve, 5))
-        await new Promise((resolve) => setTimeout(resolve, Math.random() * 60))
+        await new Promise((resolve) => setTimeout(resolve, chance() * 60))
         started.kill('SIGKILL')
         await isClosed
         let last = -1

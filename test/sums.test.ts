@@ -7,6 +7,9 @@ import { afterEach, expect, test } from 'vitest'
 import { cleanUp, freePort, type Record_, scratch, sleep, wholeLines } from './process-harness.js'
 import { comes, configured, Life } from './run-harness.js'
 import { receive, ridsOf, status, stopReceivers } from './webhook-harness.js'
+import { seeded } from './seed.js'
+
+const chance = seeded('sums')
 
 afterEach(async () => {
   cleanUp()
@@ -110,7 +113,7 @@ const makers: readonly ((n: number) => string)[] = [
 ]
 
 function text(pieces: number, from: number): string {
-  return Array.from({ length: pieces }, (_, i) => makers[Math.random() < 0.6 ? Math.floor(Math.random() * 3) : Math.floor(Math.random() * makers.length)]!(from + i)).join('')
+  return Array.from({ length: pieces }, (_, i) => makers[chance() < 0.6 ? Math.floor(chance() * 3) : Math.floor(chance() * makers.length)]!(from + i)).join('')
 }
 
 const linesIn = (path: string): Record_[] => wholeLines(readFileSync(path)).map((line) => JSON.parse(line) as Record_)
@@ -119,7 +122,7 @@ test('records and lines are accounted for at every moment, by part and by name',
   const [receiver, slow] = [await receive(), await receive()]
   const got = new Set<string>()
   receiver.usual = ({ text: body, path }, response) => {
-    if (Math.random() < 0.1) return void response.writeHead(503).end()
+    if (chance() < 0.1) return void response.writeHead(503).end()
     if (/"mark":\d*[05]77\b/.test(body)) return void response.writeHead(422).end()
     if (path === '/in') for (const rid of ridsOf(body)) got.add(rid)
     response.writeHead(204).end()
@@ -160,7 +163,7 @@ test('records and lines are accounted for at every moment, by part and by name',
   const feed = (pieces: number): void => {
     for (const [i, path] of paths.entries()) {
       const whole = rests[i]! + text(pieces, (n += pieces))
-      const cut = pieces === 0 ? whole.length : Math.floor(Math.random() * whole.length)
+      const cut = pieces === 0 ? whole.length : Math.floor(chance() * whole.length)
       appendFileSync(path, whole.slice(0, cut))
       rests[i] = whole.slice(cut)
       written += whole.slice(0, cut).split('\n').length - 1
@@ -169,7 +172,7 @@ test('records and lines are accounted for at every moment, by part and by name',
   const read = (what: string): Promise<void> => looks.until(`${what}, ${written} lines`, life, (_, lines) => lines['lines'] === written && lines['held'] === 0)
 
   for (let step = 0; step < STEPS; step++) {
-    feed(100 + Math.floor(Math.random() * 300))
+    feed(100 + Math.floor(chance() * 300))
     await looks.look()
     if (step === 2) {
       feed(0)

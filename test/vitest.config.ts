@@ -22,8 +22,6 @@ export default defineConfig({
           maxWorkers: FILES_AT_ONCE,
           testTimeout: 120_000,
           hookTimeout: 60_000,
-          // clocks, kills and other programs on two cores: what fails is run again, and what fails three times is broken
-          retry: 2,
         },
       },
       {
@@ -32,7 +30,6 @@ export default defineConfig({
           root: new URL('..', import.meta.url).pathname,
           include: ['test/kernel/*.test.ts'],
           testTimeout: 120_000,
-          retry: 2,
           hookTimeout: 120_000,
           fileParallelism: false,
         },
