@@ -6,7 +6,8 @@ import { resolve } from 'node:path'
 import picomatch from 'picomatch'
 import { recordTypes } from '../route.js'
 import type { ConfigDocument } from './document.js'
-import { type ConfigError, nearest, type Path, pathText } from './errors.js'
+import { meantOrExpected, nearest } from '../nearest.js'
+import { type ConfigError, type Path, pathText } from './errors.js'
 import { isMap } from './issues.js'
 
 /** Inputs of a configuration that names none. */
@@ -119,8 +120,7 @@ function unknownInputs(inputs: readonly Part[], data: Readonly<Record<string, un
     .filter((entry): entry is readonly [Path, string] => typeof entry[1] === 'string' && !(names as readonly string[]).includes(entry[1]))
     .map(([path, value]) => {
       const didYouMean = nearest(value, names)
-      const hint = didYouMean === undefined ? `expected one of ${names.join(', ')}` : `did you mean "${didYouMean}"?`
-      return fault(path, `${JSON.stringify(value)}: there is no such input; ${hint}`, {
+      return fault(path, `${JSON.stringify(value)}: there is no such input; ${meantOrExpected(value, names)}`, {
         value,
         expected: names.join(', '),
         ...(didYouMean === undefined ? {} : { didYouMean }),

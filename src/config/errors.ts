@@ -58,27 +58,6 @@ export function isSecretPath(path: Path): boolean {
   return path.some((part) => secretKeys.has(part))
 }
 
-/** The nearest of `known`; undefined where more than a third of the word differs. */
-export function nearest(word: string, known: readonly string[]): string | undefined {
-  const scored = known.map((name) => ({ name, distance: editDistance(word.toLowerCase(), name.toLowerCase()) }))
-  const best = scored.reduce((least, next) => (next.distance < least.distance ? next : least), { name: '', distance: Infinity })
-  return best.distance <= Math.max(1, Math.floor(Math.max(word.length, best.name.length) / 3)) ? best.name : undefined
-}
-
-/** Letters put in, left out, changed, or two neighbours exchanged (optimal string alignment). Long words are not typing errors. */
-function editDistance(a: string, b: string): number {
-  if (a.length > 40 || b.length > 40) return Infinity
-  const rows = Array.from({ length: a.length + 1 }, (_, i) => Array.from({ length: b.length + 1 }, (_, j) => (i === 0 ? j : j === 0 ? i : 0)))
-  for (let i = 1; i <= a.length; i++) {
-    for (let j = 1; j <= b.length; j++) {
-      const change = rows[i - 1]![j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)
-      const swap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1] ? rows[i - 2]![j - 2]! + 1 : Infinity
-      rows[i]![j] = Math.min(rows[i - 1]![j]! + 1, rows[i]![j - 1]! + 1, change, swap)
-    }
-  }
-  return rows[a.length]![b.length]!
-}
-
 const reasons: Readonly<Record<string, string>> = {
   ENOENT: 'there is no such file',
   ENOTDIR: 'there is no such file',

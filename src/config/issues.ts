@@ -1,7 +1,8 @@
 /** What the shape complains about, as errors with their places. */
 import type { z } from 'zod'
+import { meantOrExpected, nearest } from '../nearest.js'
 import type { ConfigDocument, Place } from './document.js'
-import { type ConfigError, isSecretPath, nearest, type Path, pathText } from './errors.js'
+import { type ConfigError, isSecretPath, type Path, pathText } from './errors.js'
 import { KNOWN_KEYS } from './shape.js'
 import { likelyUnit } from './units.js'
 
@@ -61,12 +62,11 @@ const MISSING = 'missing'
 function unknownKey(key: string, known: readonly string[], above: Path, document: ConfigDocument, file: string): ConfigError {
   const path = [...above, key]
   const didYouMean = nearest(key, known)
-  const hint = didYouMean === undefined ? `expected ${known.length === 1 ? '' : 'one of '}${known.join(', ')}` : `did you mean "${didYouMean}"?`
   return {
     file,
     ...document.keyPlace(path),
     path: pathText(path),
-    message: `${UNKNOWN_KEY}; ${hint}`,
+    message: `${UNKNOWN_KEY}; ${meantOrExpected(key, known)}`,
     expected: known.join(', '),
     ...(didYouMean === undefined ? {} : { didYouMean }),
   }
