@@ -2,6 +2,9 @@
 import { reference } from './reference.js'
 import { type Options, RECEIVED, type Result, runPieces } from './harness.js'
 
+/** Inputs that people posted, of flows and expectations: `fixtures/case.NAME.in`. The other cases are of what the reference does not know. */
+export const formCases = ['sctp-no-state', 'xml-parallel-pings'].map((name) => `case.${name}`)
+
 const SUMS = ['lines', 'bytes', 'flows', 'expects', 'kernel', 'notes', 'ignored', 'rejected', 'gaps'] as const
 
 /** The first differences, as text; none is ''. */

@@ -1,6 +1,6 @@
 /** The table of live flows against a list that is searched from its end: no entry is lost or mistaken while lines fill, move away, split and run empty. */
 import { describe, expect, test } from 'vitest'
-import { FLAG_HAS_ID, FlowTable } from '../src/detectors/flows/table.js'
+import { FLAG_BY_ID, FLAG_HAS_ID, FlowTable } from '../src/detectors/flows/table.js'
 import { FlowEvent, KEYS_PORTS } from '../src/event.js'
 
 interface Known {
@@ -85,6 +85,36 @@ describe('the table of live flows', () => {
     for (const life of all) table.remove(life.ref)
     expect(table.size).toBe(0)
     for (let tuple = 0; tuple < Math.min(tuples, 1000); tuple++) expect(table.find(eventOf(tuple), false)).toBe(0)
+  })
+
+  test.each([1, 20_000])('finds those that stand by their ids, %i tuples', (tuples) => {
+    const below = numbers(9)
+    const table = new FlowTable(LIMIT, 9)
+    const lives = new Map<number, { readonly tuple: number; readonly ref: number }>()
+    for (let step = 0; step < 60_000; step++) {
+      const event = eventOf(below(tuples))
+      event.id = below(50_000) | 0x80000000
+      const known = lives.get(event.id)
+      if (known === undefined && lives.size < LIMIT) {
+        expect(table.find(event, true)).toBe(0)
+        lives.set(event.id, { tuple: event.orig.k1 | (event.orig.d3 << 16), ref: table.insert(event, step, FLAG_HAS_ID | FLAG_BY_ID) })
+      } else if (known !== undefined) {
+        const same = eventOf(known.tuple)
+        same.id = event.id
+        expect(table.find(same, true)).toBe(known.ref)
+        if (below(2) === 0) continue
+        // given up without a look, or as one that was found just before
+        if (below(2) === 0) table.find(eventOf(below(tuples)), false)
+        table.remove(known.ref)
+        lives.delete(event.id)
+        expect(table.find(same, true)).toBe(0)
+      }
+    }
+    expect(table.size).toBe(lives.size)
+    expect(table.size).toBeGreaterThan(10_000)
+    expect(table.others).toBe(0)
+    for (const { ref } of lives.values()) table.remove(ref)
+    expect(table.size).toBe(0)
   })
 
   test('one flow at most', () => {

@@ -3,9 +3,9 @@
  * Together they hold every key of flow, expect and gap records, every reason of an end and every source of a time; a test counts them.
  * Written anew by: UPDATE_GOLDEN=1 npx vitest run test/golden.test.ts
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { differences } from './compare.js'
+import { differences, formCases } from './compare.js'
 import { type Options, runPieces } from './harness.js'
 
 const fixtures = new URL('../fixtures/', import.meta.url)
@@ -42,6 +42,12 @@ const captured = [
 /** Examples of other kernels and tools, made by hand after their sources. */
 const invented = 'invented'
 
+/** Inputs that people posted, beside those that the reference knows. */
+const otherCases = readdirSync(fixtures)
+  .filter((name) => /^case\..*\.in$/.test(name))
+  .map((name) => name.slice(0, -3))
+  .filter((name) => !formCases.includes(name) && existsSync(new URL(`${name}.want.ndjson`, fixtures)))
+
 /** What a limit on live flows costs; the reference knows no limit. */
 const limited = { name: 'nat.E-timestamp-id.linux-6.18.conntrack-1.4.7', want: 'nat.E-timestamp-id.flows-max-4', options: { flowsMax: 4 } }
 
@@ -56,8 +62,12 @@ async function golden(name: string, want: string, options: Options): Promise<voi
 }
 
 describe('the records are, byte for byte, those of', () => {
-  test.each([...captured, invented])('%s', async (name) => {
+  test.each([...captured, ...formCases, invented])('%s', async (name) => {
     expect(await differences(read(`${name}.in`))).toBe('')
+    await golden(name, name, {})
+  })
+
+  test.each(otherCases)('%s', async (name) => {
     await golden(name, name, {})
   })
 

@@ -1071,7 +1071,7 @@ class Tracker {
     // [OFFLOAD] hides [ASSURED].
     const fromFlags = line.offload === undefined ? (line.assured ? 'ASSURED' : fromReply) : (life.state ?? fromReply)
     if (!TRACKED.includes(line.protocol)) return fromFlags
-    if (line.protocol === TCP || this.protocolsWithStates.has(line.protocol)) return life.state
+    if (line.protocol === TCP || line.protocol === SCTP || this.protocolsWithStates.has(line.protocol)) return life.state
     return fromFlags
   }
 

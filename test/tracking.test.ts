@@ -137,6 +137,25 @@ describe('states', () => {
     }
   })
 
+  test('SCTP has states: before the first is known there is none, whatever the flags say', async () => {
+    const sctp = (seconds: number, tag: string, rest: string): string => on(seconds, tag, `sctp     132 ${rest}`)
+    expect(
+      await short(sctp(0, 'NEW', `3 ${asked()}`), sctp(1, 'UPDATE', `3 ${answered()}`), sctp(2, 'UPDATE', `3 COOKIE_ECHOED ${answered()}`), sctp(4, 'UPDATE', `210 ESTABLISHED ${answered()} [ASSURED]`), sctp(5, 'DESTROY', answered())),
+    ).toEqual([
+      '#1 new - NEW',
+      '#1 update - ESTABLISHED',
+      '#1 update COOKIE_ECHOED ESTABLISHED null>COOKIE_ECHOED',
+      '#1 update ESTABLISHED ESTABLISHED COOKIE_ECHOED>ESTABLISHED@2',
+      '#1 destroy ESTABLISHED ESTABLISHED expired 5/1',
+    ])
+    expect(await short(sctp(0, 'UPDATE', `3 ${answered()} [ASSURED]`), `sctp     132 3 ${answered(1001)} [ASSURED] mark=0 use=1`, sctp(1, 'DESTROY', `${answered()} [ASSURED]`), sctp(2, 'DESTROY', `9 ${asked(1002)}`))).toEqual([
+      '#1 update - ESTABLISHED',
+      '#2 entry - ESTABLISHED',
+      '#1 destroy - ESTABLISHED expired -/-',
+      '#3 destroy - NEW removed -/-',
+    ])
+  })
+
   test('after and idle are absent when a time is only received, and never below zero', async () => {
     const plain = (line: string): string => line.slice(line.indexOf('\t') + 1)
     expect(await short(plain(begun(0)), plain(changed(1, 'ESTABLISHED')), changed(2, 'FIN_WAIT'), changed(3, 'TIME_WAIT'), plain(ended(4, 'TIME_WAIT')))).toEqual([
@@ -435,6 +454,43 @@ describe('rows', () => {
     const result = await run([row(60, 'ESTABLISHED'), ended(1, '59 ESTABLISHED', ' [USERSPACE]'), row(60, 'ESTABLISHED', 1001), begun(1, '', 1001)])
     expect(inShort(result)).toEqual(['#1 entry ESTABLISHED ESTABLISHED', '#1 destroy ESTABLISHED ESTABLISHED deleted -/-', '#2 entry ESTABLISHED ESTABLISHED', '#3 new SYN_SENT NEW null>SYN_SENT'])
     expect([result.tracker.forgotten, result.tracker.table.size]).toEqual([0, 1])
+  })
+})
+
+describe('an id that is there tells lives with the same tuple apart, however many:', () => {
+  const xml = (event: string, src: string, id: number, rest = ''): string => {
+    const side = (direction: string, from: string, to: string): string =>
+      `<meta direction="${direction}"><layer3 protonum="2" protoname="ipv4"><src>${from}</src><dst>${to}</dst></layer3><layer4 protonum="1" protoname="icmp"></layer4></meta>`
+    return `<flow type="${event}">${side('original', src, '10.0.0.2')}${side('reply', '10.0.0.2', src)}<meta direction="independent"><timeout>30</timeout><id>${id}</id>${rest}</meta></flow>`
+  }
+  const udp = (tag: string, id: number, tuples: string): string => on(0, tag, `udp      17 ${tag === 'DESTROY' ? '' : '30 '}${tuples} id=${id}`)
+
+  test.each<[string, (event: 'new' | 'update' | 'destroy', id: number) => string]>([
+    ['pings in XML', (event, id) => xml(event, '10.0.0.1', id, event === 'new' ? '<unreplied/>' : '')],
+    ['text with ids', (event, id) => udp(event.toUpperCase(), id, event === 'new' ? asked() : answered())],
+    ['over IPv6', (event, id) => udp(event.toUpperCase(), id, event === 'new' ? 'src=fd00::1 dst=fd00::2 sport=1 dport=2 [UNREPLIED] src=fd00::2 dst=fd00::1 sport=2 dport=1' : 'src=fd00::1 dst=fd00::2 sport=1 dport=2 src=fd00::2 dst=fd00::1 sport=2 dport=1')],
+  ])('%s', async (_, line) => {
+    const ids = Array.from({ length: 3000 }, (_, i) => (i * 2654435761) >>> 0)
+    // the ends come in another order than the beginnings
+    const ended = [...ids].sort((a, b) => ((a * 40503) & 0xffff) - ((b * 40503) & 0xffff))
+    const result = await run([...ids.map((id) => line('new', id)), ...ids.map((id) => line('update', id)), ...ended.map((id) => line('destroy', id))])
+    const flows = new Map<number, Set<string>>()
+    const events = new Map<string, number>()
+    for (const text of result.lines) {
+      const { id, flow, event } = JSON.parse(text) as { id: number; flow: string; event: string }
+      flows.set(id, (flows.get(id) ?? new Set()).add(flow))
+      events.set(event, (events.get(event) ?? 0) + 1)
+    }
+    expect(flows.size).toBe(ids.length)
+    expect(new Set([...flows.values()].map((names) => [...names].join())).size).toBe(ids.length)
+    expect([...flows.values()].every((names) => names.size === 1)).toBe(true)
+    expect(Object.fromEntries(events)).toEqual({ new: 3000, update: 3000, destroy: 3000 })
+    expect([result.tally.gaps, result.tracker.displaced, result.tracker.table.size]).toEqual([0, 0, 0])
+  })
+
+  test('the limit on flows holds for them too', async () => {
+    const { tracker, tally } = await run(Array.from({ length: 500 }, (_, i) => xml('new', '10.0.0.1', i + 1, '<unreplied/>')), { flowsMax: 100 })
+    expect([tracker.table.size, tracker.displaced, tally.gaps]).toEqual([100, 400, 1])
   })
 })
 

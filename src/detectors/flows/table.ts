@@ -51,6 +51,8 @@ export const FLAG_NAMED_BY_START = 128
 export const FLAG_LAST_KNOWN = 256
 /** the dump that is going on has shown the flow */
 export const FLAG_DUMP = 512
+/** it stands in the index by tuple and id, which never changes: found only by its id, and not counted among `others` */
+export const FLAG_BY_ID = 2048
 export const FLAGS_BEGIN = FLAG_BEGIN_NEW | FLAG_BEGIN_START | FLAG_BEGIN_NANOSECONDS
 
 const FREE = -1
@@ -78,6 +80,8 @@ export class FlowTable {
   rowsOnly = 0
   /** how many records of the tuple the last `find` passed over because their id is another */
   others = 0
+  /** records with FLAG_BY_ID */
+  #byId = 0
   readonly #four: Int32Array
   readonly #six: Int32Array
   readonly #index: Int32Array
@@ -221,10 +225,31 @@ export class FlowTable {
       }
       line = head >>> LINK_SHIFT
     } while (line !== 0)
+    return hasId && this.#byId !== 0 ? this.#findById(event, six, kind, keys) : 0
+  }
+
+  #findById(event: FlowEvent, six: boolean, kind: number, keys: number): number {
+    const index = this.#index
+    const words = six ? this.#six : this.#four
+    let line = this.#line(hashOfId(event.hash, event.id))
+    do {
+      const at = line << LINE_SHIFT
+      const head = index[at]
+      for (let i = at + (head & COUNT); i > at; i--) {
+        const ref = index[i] & this.#refMask
+        const base = this.#base(ref)
+        if ((ref & 1) !== (six ? 1 : 0) || (words[base + BEGIN_USEC] & FLAG_BY_ID) === 0 || words[base + ID] !== event.id) continue
+        if (words[base + KIND] === kind && words[base + KEYS] === keys && sameAddresses(words, base + ADDRESSES, event.orig, six)) {
+          this.#found = i
+          return ref
+        }
+      }
+      line = head >>> LINK_SHIFT
+    } while (line !== 0)
     return 0
   }
 
-  /** The record of this original tuple that is oldest, whatever its id; 0 when there is none. */
+  /** The record of this original tuple that is oldest, whatever its id, but for those with FLAG_BY_ID; 0 when there is none. */
   oldestLife(event: FlowEvent): number {
     const orig = event.orig
     const six = event.family === 6
@@ -239,9 +264,8 @@ export class FlowTable {
       for (let i = at + (head & COUNT); i > at; i--) {
         const ref = this.#index[i] & this.#refMask
         const base = this.#base(ref)
-        if ((ref & 1) === (six ? 1 : 0) && words[base + KIND] === kind && words[base + KEYS] === keys && sameAddresses(words, base + ADDRESSES, orig, six)) {
-          oldest = ref
-        }
+        if ((ref & 1) !== (six ? 1 : 0) || (words[base + BEGIN_USEC] & FLAG_BY_ID) !== 0) continue
+        if (words[base + KIND] === kind && words[base + KEYS] === keys && sameAddresses(words, base + ADDRESSES, orig, six)) oldest = ref
       }
       line = head >>> LINK_SHIFT
     } while (line !== 0)
@@ -250,6 +274,8 @@ export class FlowTable {
 
   /** A new record, from now on the most recent one of its tuple. The caller has made room below the limit. */
   insert(event: FlowEvent, life: number, flags: number): number {
+    const byId = (flags & FLAG_BY_ID) !== 0
+    const hash = byId ? hashOfId(event.hash, event.id) : event.hash
     const orig = event.orig
     const six = event.family === 6
     const ref = six ? this.#take6() : this.#take4()
@@ -276,8 +302,9 @@ export class FlowTable {
       words[base + ADDRESSES] = orig.s3
       words[base + ADDRESSES + 1] = orig.d3
     }
-    this.#push(this.#line(event.hash), (event.hash & ~this.#refMask) | ref)
+    this.#push(this.#line(hash), (hash & ~this.#refMask) | ref)
     this.size++
+    if (byId) this.#byId++
     if ((flags & FLAG_ROWS_ONLY) !== 0) this.rowsOnly++
     if (this.#split !== 0 || this.size > this.#level * LOAD) this.#splitOne()
     return ref
@@ -290,6 +317,7 @@ export class FlowTable {
     const words = this.#words(ref)
     const base = this.#base(ref)
     if ((words[base + BEGIN_USEC] & FLAG_ROWS_ONLY) !== 0) this.rowsOnly--
+    if ((words[base + BEGIN_USEC] & FLAG_BY_ID) !== 0) this.#byId--
     words[base + KIND] = FREE
     if ((ref & 1) === 0) {
       words[base + ID] = this.#free4
@@ -350,14 +378,17 @@ export class FlowTable {
     const words = this.#words(ref)
     const base = this.#base(ref)
     const a = base + ADDRESSES
-    if ((ref & 1) === 0) return hashWords(words[base + KIND], words[base + KEYS], words[a], words[a + 1], this.#seed)
-    return hashWords(
-      words[base + KIND],
-      words[base + KEYS],
-      fold(words[a], words[a + 1], words[a + 2], words[a + 3]),
-      fold(words[a + 4], words[a + 5], words[a + 6], words[a + 7]),
-      this.#seed,
-    )
+    const hash =
+      (ref & 1) === 0
+        ? hashWords(words[base + KIND], words[base + KEYS], words[a], words[a + 1], this.#seed)
+        : hashWords(
+            words[base + KIND],
+            words[base + KEYS],
+            fold(words[a], words[a + 1], words[a + 2], words[a + 3]),
+            fold(words[a + 4], words[a + 5], words[a + 6], words[a + 7]),
+            this.#seed,
+          )
+    return (words[base + BEGIN_USEC] & FLAG_BY_ID) === 0 ? hash : hashOfId(hash, words[base + ID])
   }
 
   /** Puts an entry behind the others of its line. A full line moves away first, to be the one with the older entries. */
@@ -487,6 +518,11 @@ function fold(a: number, b: number, c: number, d: number): number {
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35) ^ c
   h = Math.imul(h ^ (h >>> 16), 0x27d4eb2f) ^ d
   return h
+}
+
+/** Of a record with FLAG_BY_ID, from the hash of its tuple. */
+function hashOfId(hash: number, id: number): number {
+  return hashWords(hash, id, 0, 0, 0)
 }
 
 /** Murmur3's mixing steps over the four words. */

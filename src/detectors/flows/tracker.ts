@@ -57,6 +57,7 @@ import {
   FLAG_BEGIN_NANOSECONDS,
   FLAG_BEGIN_NEW,
   FLAG_BEGIN_START,
+  FLAG_BY_ID,
   FLAG_DUMP,
   FLAG_HAS_ID,
   FLAG_LAST_KNOWN,
@@ -79,8 +80,11 @@ const EVICTABLE_STATES = new Set([
   ...(['CLOSEREQ', 'CLOSING', 'TIMEWAIT'] as const).map(dccpState),
 ])
 
-/** A tuple may have this many lives at once: each DESTROY that got lost leaves one behind, and XML shows all pings between two hosts as one tuple. */
-const LIVES_MAX = 8
+/**
+ * So many lives of a tuple are told apart by looking at each: every DESTROY that got lost leaves one behind. Further ones, as of pings, which are all one tuple
+ * between two hosts in XML, are found by their ids, so that a look-up costs the same however many there are.
+ */
+const LIVES_LOOKED_AT = 8
 /** A row printed within two seconds of a change of state may be older than the change: the two come through different pipes. */
 const ROW_LAG_SEC = 2
 /** Places of the table looked at for one flow to give up at the limit, and with each event for rows whose timeout ran out. */
@@ -114,7 +118,7 @@ export class FlowTracker {
   readonly table: FlowTable
   readonly expectations = new Expectations()
   readonly #fullTable: FullTable
-  /** flows known from rows only that ran out, flows that a later dump did not show; flows given up at the limit, or as one life too many of a tuple */
+  /** flows known from rows only that ran out, flows that a later dump did not show; flows given up at the limit */
   forgotten = 0
   displaced = 0
   readonly #scopes = new Map<string, number>()
@@ -126,8 +130,7 @@ export class FlowTracker {
   /** numbers lives; begins at a hash of the first flow, so that runs over different input number differently */
   #life = 0
   #run = 0
-  /** a word of the protocol's states was seen: then a line without one says nothing */
-  #sctpStates = false
+  /** a word of DCCP's states was seen: then a line without one says nothing */
   #dccpStates = false
   /** a TCP DESTROY without a state: the kernel is older than 5.11 */
   #oldKernel = false
@@ -163,10 +166,7 @@ export class FlowTracker {
     const asked = this.#dumps.isBusy && this.#inAskedDump(scope)
     event.from = FROM_NONE
     event.after = -1
-    if (event.state >= 0) {
-      if (event.protocol === PROTO_SCTP) this.#sctpStates = true
-      else if (event.protocol === PROTO_DCCP) this.#dccpStates = true
-    }
+    if (event.state >= 0 && event.protocol === PROTO_DCCP) this.#dccpStates = true
     let ref = this.table.find(event, hasId)
     if (ref !== 0 && this.table.rowsOnly !== 0 && this.#ranOut(ref)) {
       this.#forget(ref)
@@ -461,11 +461,9 @@ export class FlowTracker {
   #stateOf(event: FlowEvent, known: number): number {
     if (event.state >= 0) return event.state
     const protocol = event.protocol
-    if (protocol === PROTO_TCP) return known
-    if (protocol === PROTO_SCTP || protocol === PROTO_DCCP) {
-      if (known >= 0 && known < STATUS_STATE) return known
-      if (protocol === PROTO_SCTP ? this.#sctpStates : this.#dccpStates) return known
-    }
+    if (protocol === PROTO_TCP || protocol === PROTO_SCTP) return known
+    // kernels since 6.16 track DCCP no more, and then its lines never have a state
+    if (protocol === PROTO_DCCP && (this.#dccpStates || (known >= 0 && known < STATUS_STATE))) return known
     // the mark of offloading stands where [ASSURED] would
     if (event.offload !== 0) return known >= 0 ? known : event.unreplied ? STATE_UNREPLIED : STATE_REPLIED
     return event.assured ? STATE_ASSURED : event.unreplied ? STATE_UNREPLIED : STATE_REPLIED
@@ -538,11 +536,11 @@ export class FlowTracker {
 
   #insert(event: FlowEvent, scope: number, flags: number): number {
     const table = this.table
-    if (table.others >= LIVES_MAX) this.#displace(table.oldestLife(event), event)
     if (table.size >= table.limit) this.#makeRoom(event)
     const hasId = (event.has & HAS_ID) !== 0
     if (!hasId) event.id = 0
-    return table.insert(event, this.#lifeOf(event, scope, flags), flags | (hasId ? FLAG_HAS_ID : 0) | this.#dumps.markOf(scope))
+    const byId = table.others >= LIVES_LOOKED_AT ? FLAG_BY_ID : 0
+    return table.insert(event, this.#lifeOf(event, scope, flags), flags | byId | (hasId ? FLAG_HAS_ID : 0) | this.#dumps.markOf(scope))
   }
 
   /** At the limit: of sixteen flows the one that changed state longest ago goes; one known from rows only goes first. */
