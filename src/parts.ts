@@ -49,6 +49,8 @@ export interface World {
   readonly now: () => Time
   readonly bootId: string
   readonly kernelRelease: string
+  /** bytes of memory that this process may have, of its control group or the machine */
+  readonly memoryLimit: number
   /** inode of the kernel's initial network namespace, 0 where that cannot be known */
   readonly initialNetns: number
 }
@@ -190,6 +192,8 @@ export interface OutputOptions extends World {
   readonly state: string
   /** name of this host, for records without one */
   readonly host: string
+  /** outputs that may hold records back, this one among them */
+  readonly spools: number
   /** records that an output could not keep; called at any time */
   readonly onLost: (output: string, loss: Loss) => void
 }
@@ -222,13 +226,27 @@ export async function outputOf(output: OutputConfig, options: OutputOptions): Pr
   }
 }
 
+/** Of the memory that the process may have, spools without a folder take at most so much together: a process that is killed for its memory loses all of them. */
+const MEMORY_SHARE = 0.25
+/** Less is no spool. */
+const SPOOL_BYTES_MIN = 1 << 20
+
+/** How much may wait for an output. */
+function spoolBytes({ name, spool }: { readonly name: string; readonly spool: number }, { state, memoryLimit, spools, report }: OutputOptions): number {
+  const share = Math.max(SPOOL_BYTES_MIN, Math.floor((memoryLimit * MEMORY_SHARE) / Math.max(1, spools)))
+  if (state !== '' || spool <= share) return spool
+  const mebibytes = (bytes: number): string => `${Math.floor(bytes / (1 << 20))} MiB`
+  report(`the spool of ${name} may have ${mebibytes(share)} instead of ${mebibytes(spool)}, its share of a quarter of the ${mebibytes(memoryLimit)} that this process may have: without a state directory it lives in memory`)
+  return share
+}
+
 /** With a spool before it, unless it may hold up reading. */
 async function spooled(output: Extract<OutputConfig, { type: 'stdout' | 'file' }>, inner: Output, options: OutputOptions): Promise<Output> {
   if (output.when_full === 'block') return inner
   const [{ behindSpool }, { Spool }] = await Promise.all([import('./spool/behind.js'), import('./spool/spool.js')])
   const { name } = output
   const folder = options.state === '' ? null : `${outputFolder(options.state, name)}/spool`
-  const queue = await Spool.open({ folder, maxBytes: output.spool, whenFull: output.when_full, report: options.report, onLost: (loss) => options.onLost(name, loss) })
+  const queue = await Spool.open({ folder, maxBytes: spoolBytes(output, options), whenFull: output.when_full, report: options.report, onLost: (loss) => options.onLost(name, loss) })
   return Object.assign(behindSpool(inner, queue, OUTPUT_GRACE_MS), { tellLosses: () => queue.reportLosses() })
 }
 
@@ -238,7 +256,7 @@ async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, opt
   const { report } = options
   const folder = options.state === '' ? null : outputFolder(options.state, name)
   const onLost = (loss: Loss): void => options.onLost(name, loss)
-  const queue = await Spool.open({ folder: folder === null ? null : `${folder}/spool`, maxBytes: output.spool, whenFull: output.when_full, maxAgeMs: output.max_age, report, onLost })
+  const queue = await Spool.open({ folder: folder === null ? null : `${folder}/spool`, maxBytes: spoolBytes(output, options), whenFull: output.when_full, maxAgeMs: output.max_age, report, onLost })
   const deadLetters = await DeadLetterStore.open({ folder: folder === null ? null : `${folder}/${DEAD_LETTERS}`, output: name, origin: output.url.origin, maxBytes: DEAD_LETTERS_BYTES_MAX, report, onLost })
   const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), startedAt: Date.now(), report, graceMs: OUTPUT_GRACE_MS })
   const { close } = webhook

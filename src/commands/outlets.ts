@@ -7,11 +7,11 @@ import type { Changes } from './changes.js'
 import { conditionOf, type Plan } from './plan.js'
 
 export class Outlets {
-  readonly #options: OutputOptions
+  readonly #options: Omit<OutputOptions, 'spools'>
   readonly #outputs = new Map<string, Output>()
   #plan: Plan
 
-  constructor(plan: Plan, options: OutputOptions) {
+  constructor(plan: Plan, options: Omit<OutputOptions, 'spools'>) {
     this.#plan = plan
     this.#options = options
   }
@@ -20,7 +20,7 @@ export class Outlets {
   async open(): Promise<void> {
     for (const config of this.#plan.outputs) {
       try {
-        this.#outputs.set(config.name, await outputOf(config, this.#options))
+        this.#outputs.set(config.name, await this.#opened(config, this.#plan))
       } catch (error) {
         throw new Error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
       }
@@ -49,7 +49,7 @@ export class Outlets {
   async prepare(next: Plan, { newOutputs }: Changes): Promise<Map<string, Output>> {
     const made = new Map<string, Output>()
     try {
-      for (const output of next.outputs) if (newOutputs.includes(output.name) && !this.#isHeld(next, output.name)) made.set(output.name, await outputOf(output, this.#options))
+      for (const output of next.outputs) if (newOutputs.includes(output.name) && !this.#isHeld(next, output.name)) made.set(output.name, await this.#opened(output, next))
     } catch (error) {
       await closeAll(made.values())
       throw error
@@ -65,13 +65,13 @@ export class Outlets {
       for (const output of next.outputs.filter(({ name }) => newOutputs.includes(name) && this.#isHeld(next, name))) {
         changed.push(output.name)
         await this.#outputs.get(output.name)!.close()
-        this.#outputs.set(output.name, await outputOf(output, this.#options))
+        this.#outputs.set(output.name, await this.#opened(output, next))
       }
     } catch (error) {
       for (const name of changed) {
         // the last of them is the one that was closed and could not be opened
         if (name !== changed.at(-1)) await this.#outputs.get(name)!.close()
-        this.#outputs.set(name, await outputOf(this.#plan.outputs.find((before) => before.name === name)!, this.#options))
+        this.#outputs.set(name, await this.#opened(this.#plan.outputs.find((before) => before.name === name)!, this.#plan))
       }
       channels.replace(this.channels())
       await closeAll(made.values())
@@ -84,6 +84,10 @@ export class Outlets {
     for (const [name, output] of made) this.#outputs.set(name, output)
     this.#plan = next
     channels.replace(this.channels())
+  }
+
+  #opened(config: Plan['outputs'][number], { outputs }: Plan): Promise<Output> {
+    return outputOf(config, { ...this.#options, spools: outputs.filter(({ when_full }) => when_full !== 'block').length })
   }
 
   /** A spool is opened by one at a time, and so is a file whose tail may be half written. */

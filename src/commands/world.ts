@@ -1,7 +1,7 @@
 /** What a run knows of the process and the host that it runs on. */
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { release } from 'node:os'
+import { release, totalmem } from 'node:os'
 import { timeOf } from '../event.js'
 import { nowMicroseconds } from '../inputs/clock.js'
 import { initialNamespaceInode } from '../inputs/namespaces.js'
@@ -24,8 +24,15 @@ export function openWorld(facts: ProcessFacts): World {
     now: () => timeOf(nowMicroseconds()),
     bootId: bootId(),
     kernelRelease: release(),
+    memoryLimit: memoryLimit(),
     initialNetns: initialNamespaceInode(),
   }
+}
+
+/** process.constrainedMemory() gives 0 where nothing is known, and a number beyond all memory where no group has a limit. */
+function memoryLimit(): number {
+  const limit = process.constrainedMemory()
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem()
 }
 
 /** '' where /proc is missing. */

@@ -4,6 +4,10 @@ import { setImmediate } from 'node:timers/promises'
 import { BLOCK_BYTES } from './frame.js'
 import type { Span } from './lines.js'
 
+/** Of a segment in memory. */
+const PIECE_BYTES = 1 << 16
+const PIECE_BYTES_MIN = 1 << 12
+
 /** Bytes that only grow at the end. */
 export interface Bytes {
   /** Throws what the disk says; then any part may be there. */
@@ -97,27 +101,54 @@ export class FileBytes implements Bytes {
   }
 }
 
+/** In pieces, so that it takes what it holds: one block that doubles took up to three times that while it grew. */
 export class MemoryBytes implements Bytes {
-  #block = Buffer.allocUnsafeSlow(4096)
+  readonly #pieces: Buffer[] = []
   #size = 0
 
   write(parts: readonly Uint8Array[], at: number): Promise<void> {
-    const size = at + parts.reduce((sum, part) => sum + part.length, 0)
-    if (size > this.#block.length) {
-      // what was read keeps the old one
-      const block = Buffer.allocUnsafeSlow(Math.max(size, this.#block.length * 2))
-      block.set(this.#block.subarray(0, at))
-      this.#block = block
-    }
-    for (let o = at, i = 0; i < parts.length; o += parts[i++]!.length) this.#block.set(parts[i]!, o)
-    this.#size = size
+    this.#size = at
+    for (const part of parts) this.#add(part)
     return Promise.resolve()
+  }
+
+  #add(part: Uint8Array): void {
+    for (let done = 0; done < part.length; ) {
+      const index = Math.floor(this.#size / PIECE_BYTES)
+      const within = this.#size - index * PIECE_BYTES
+      const piece = this.#pieceFor(index, Math.min(PIECE_BYTES, within + part.length - done))
+      const some = part.subarray(done, done + Math.min(part.length - done, PIECE_BYTES - within))
+      piece.set(some, within)
+      done += some.length
+      this.#size += some.length
+    }
+  }
+
+  /** With room for so many bytes. The first one grows: a spool that holds little is small. */
+  #pieceFor(index: number, bytes: number): Buffer {
+    const piece = this.#pieces[index]
+    if (piece !== undefined && piece.length >= bytes) return piece
+    const room = index > 0 ? PIECE_BYTES : Math.min(PIECE_BYTES, Math.max(bytes, 2 * (piece?.length ?? PIECE_BYTES_MIN / 2)))
+    // what was read keeps the old one
+    const fresh = Buffer.allocUnsafeSlow(room)
+    if (piece !== undefined) fresh.set(piece)
+    this.#pieces[index] = fresh
+    return fresh
   }
 
   /** What is worked through block by block lets others have their turn between two, as a disk would. */
   async read(at: number, bytes: number): Promise<Buffer> {
     if (bytes >= BLOCK_BYTES) await setImmediate()
-    return this.#block.subarray(at, Math.min(at + bytes, this.#size))
+    const to = Math.min(at + bytes, this.#size)
+    const parts: Buffer[] = []
+    for (let from = at; from < to; ) {
+      const index = Math.floor(from / PIECE_BYTES)
+      const within = from - index * PIECE_BYTES
+      const some = this.#pieces[index]!.subarray(within, Math.min(PIECE_BYTES, within + to - from))
+      parts.push(some)
+      from += some.length
+    }
+    return parts.length === 1 ? parts[0]! : Buffer.concat(parts)
   }
 
   sync(): Promise<void> {
@@ -126,6 +157,7 @@ export class MemoryBytes implements Bytes {
 
   truncate(bytes: number): Promise<void> {
     this.#size = bytes
+    this.#pieces.length = Math.ceil(bytes / PIECE_BYTES)
     return Promise.resolve()
   }
 
