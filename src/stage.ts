@@ -89,6 +89,8 @@ export interface LineFormat {
   readonly name: string
   begins(at: number): boolean
   read(at: number, lineEnd: number, event: FlowEvent, context: LineContext): Outcome
+  /** Its lines may be indented: `begins` and `read` get the offset behind the blanks. */
+  readonly mayBeIndented?: boolean
   /** What it holds is whole as soon as another format's line comes. */
   readonly endsAtOthers?: boolean
   /** The input is at its end, or has been quiet for a second: lines that are held come out in `context.settled`. */

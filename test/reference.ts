@@ -269,8 +269,9 @@ function parse(text: string, received: Moment, zone: string): FlowLine | ExpectL
     return undefined
   }
   if (text.startsWith('<flow')) return parseXml(text, received, zone)
-  if (/^-[AUD] -/.test(text)) return parseSave(text, received)
-  if (text.startsWith('EXPECTING: ')) return parseExpect(text.slice('EXPECTING: '.length), 'entry', received)
+  if (/^-[AUD][ \t]+-/.test(text)) return parseSave(text, received)
+  const old = /^EXPECTING:[ \t]+/.exec(text)
+  if (old !== null) return parseExpect(text.slice(old[0].length), 'entry', received)
 
   const stamp = /^\[(\d+) *\.(\d{1,6}) *\][ \t]+/.exec(text)
   const unstamped = text.slice(stamp?.[0].length ?? 0)
@@ -451,7 +452,7 @@ function parseSave(text: string, at: Moment): FlowLine {
 
 /** Expectations: text of the tool, and the three /proc forms, which end after the tuple, flags and helper. */
 function parseExpect(text: string, event: Event, at: Moment): ExpectLine {
-  const words = new Words(text.match(/[^ \t]+/g) ?? [])
+  const words = new Words(text.replace(/\[(active|expires)[ \t]+(since|in)[ \t]+/g, '[$1 $2 ').match(/\[(?:active since|expires in) [^\]]*\]|[^ \t]+/g) ?? [])
   const timeout = words.take(/^(?:\d+|-)$/)
   words.value('use')
   let declared: Family | undefined
@@ -484,6 +485,8 @@ function parseExpect(text: string, event: Event, at: Moment): ExpectLine {
     if (number !== undefined) line.class = integer(number, U32)
     const helper = words.value('helper')
     if (helper !== undefined) line.helper = helper
+    // conntrackd: how long it has had the entry, and how long it will keep it
+    while (words.take(/^\[(?:active since|expires in) -?\d+s\]$/) !== undefined);
   } else {
     if (event !== 'entry') throw new Broken('no mask')
     flags()
@@ -807,7 +810,7 @@ function formatTime(us: bigint): string {
 
 /** `Sun Nov 22 10:00:17 2026` */
 function ctime(text: string, zone: string): bigint {
-  const match = /^[A-Z][a-z]{2} ([A-Z][a-z]{2}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})$/.exec(text)
+  const match = /^[A-Z][a-z]{2}[ \t]+([A-Z][a-z]{2})[ \t]+(\d{1,2})[ \t]+(\d\d):(\d\d):(\d\d)[ \t]+(\d{4})$/.exec(text)
   if (match === null) throw new Broken('bad time')
   const [, month, day, hour, minute, second, year] = match
   return wallClock([Number(year), MONTHS.indexOf(month!) + 1, Number(day), Number(hour), Number(minute), Number(second)], zone)

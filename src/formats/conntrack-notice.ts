@@ -48,6 +48,7 @@ export function tornRow(at: number, lineEnd: number): { readonly headBytes: numb
 
 export const conntrackNotice: LineFormat = {
   name: 'conntrack-notice',
+  mayBeIndented: true,
 
   begins(at) {
     const c = page[at]

@@ -7,7 +7,7 @@ import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, protocolNames, RECORD_L
 import { FLOW, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
 import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
-import { got, isAt, isLineEnd, latin1, readAddress, readNumber, skipSpaces, SPACE, toScratch } from './scan.js'
+import { got, isAt, isBlank, isLineEnd, latin1, readAddress, readNumber, skipBlanks, toScratch } from './scan.js'
 import { stateNumber } from './state-words.js'
 
 const numberOf = new Map(Object.entries(protocolNames).map(([number, name]) => [name, Number(number)]))
@@ -46,10 +46,11 @@ const passedOver = new Set(['--orig-vtag', '--reply-vtag', '--role'])
 
 export const conntrackSave: LineFormat = {
   name: 'conntrack-save',
+  mayBeIndented: true,
 
   begins(at) {
     const command = page[at + 1]
-    return page[at] === 45 && (command === 65 || command === 85 || command === 68) && page[at + 2] === SPACE && page[at + 3] === 45
+    return page[at] === 45 && (command === 65 || command === 85 || command === 68) && isBlank(page[at + 2]) && page[skipBlanks(at + 3)] === 45
   },
 
   read(at, lineEnd, event, context) {
@@ -70,7 +71,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
   let family = 0
   let stateText = ''
   let hasProtocol = false
-  let p = at + 3
+  let p = skipBlanks(at + 2)
   while (!isLineEnd(p)) {
     if (isAt(p, '[USERSPACE]')) {
       p = readUserspace(p, event)
@@ -79,7 +80,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
     }
     const nameEnd = endOfWord(p)
     const name = latin1(p, nameEnd)
-    const value = skipSpaces(nameEnd)
+    const value = skipBlanks(nameEnd)
     const valueEnd = endOfWord(value)
     if (valueEnd === value) return reject(context, `${name} has no value`)
     const address = addressOptions[name]
@@ -124,7 +125,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
     } else if (!passedOver.has(name)) {
       return reject(context, `unknown option ${name}`)
     }
-    p = skipSpaces(valueEnd)
+    p = skipBlanks(valueEnd)
   }
   if (!hasProtocol) return reject(context, 'no protocol')
   if (event.orig.srcLen === 0 || event.orig.dstLen === 0) return reject(context, 'no original tuple')
@@ -152,7 +153,7 @@ function reject(context: LineContext, reason: string): Outcome {
 
 function endOfWord(at: number): number {
   let p = at
-  while (page[p] !== SPACE && !isLineEnd(p)) p++
+  while (!isBlank(page[p]) && !isLineEnd(p)) p++
   return p
 }
 

@@ -36,7 +36,7 @@ import { PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, RECORD_LINE_BYTES_MAX } from '../k
 import type { LineContext, LocalClock } from '../stage.js'
 import { monthNumber } from './local-time.js'
 import { readUserspace } from './by.js'
-import { CR, got, isAt, isLineEnd, latin1, LF, readAddress, readAddress4, readCounter, readHex, readNumber, sameBytes, skipSpaces, SPACE, toScratch, word } from './scan.js'
+import { CR, got, isAt, isBlank, isLineEnd, latin1, LF, readAddress, readAddress4, readCounter, readHex, readNumber, sameBytes, skipBlanks, skipSpaces, SPACE, TAB, toScratch, word } from './scan.js'
 import { readState, stateWord } from './state-words.js'
 
 const bytes = page
@@ -101,6 +101,43 @@ const ETS_ = word('ets=')
  * `end` is behind the batch's last LF.
  */
 export function parseText(at: number, end: number, event: FlowEvent, context: LineContext): number {
+  const next = readRow(at, end, event, context)
+  return next > 0 ? next : readAgain(at, end, event, context, next)
+}
+
+/**
+ * A line is read as the tool writes it, with a TAB behind the stamp and blanks elsewhere. One that has TABs for blanks, or is indented before its stamp (copied out
+ * of a terminal, by another program's log), is read once more with blanks alone; what is no row even so stands as it did.
+ */
+function readAgain(at: number, end: number, event: FlowEvent, context: LineContext, said: number): number {
+  const from = skipBlanks(at)
+  if (!mayBeRow(from)) return said
+  let to = from
+  let hasTab = false
+  while (bytes[to] !== LF) if (bytes[to++] === TAB) hasTab = true
+  const next = skipBlanks(to + 1)
+  // a row that an editor broke, and indented
+  if (next < end && view.getInt32(next, true) === SRC) {
+    for (to++; bytes[to] !== LF; to++) if (bytes[to] === TAB) hasTab = true
+  }
+  if ((!hasTab && from === at) || to - from > RECORD_LINE_BYTES_MAX) return said
+  const stood = bytes.slice(from, to)
+  for (let p = from; p < to; p++) if (bytes[p] === TAB) bytes[p] = SPACE
+  const read = readRow(from, end, event, context)
+  const done = read > 0 ? Math.min(read, to) : from
+  bytes.set(stood.subarray(done - from), done)
+  return read === NOT_OURS ? said : read
+}
+
+/** A stamp, a tag, or the first letter of a protocol's name. */
+function mayBeRow(at: number): boolean {
+  const c = bytes[at]
+  if (c !== 91) return c === 116 || c === 117 || c === 115 || c === 100 || c === 103 || c === 105
+  const next = bytes[at + 1]
+  return (next - 48) >>> 0 <= 9 || next === 78 || next === 85 || next === 68
+}
+
+function readRow(at: number, end: number, event: FlowEvent, context: LineContext): number {
   let p = at
   let ours = false
   event.has = 0
@@ -111,8 +148,9 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
   if (bytes[p] === 91 /* [ */ && (bytes[p + 1] - 48) >>> 0 <= 9) {
     p = readStamp(p, event)
     if (p < 0) return NOT_OURS
-    if (event.sec > SEC_MAX) return reject(context, 'a time stamp beyond the year 2105')
-    ours = true
+    // dmesg's stamp looks the same, but for the blank behind it
+    ours = bytes[p - 1] === TAB
+    if (event.sec > SEC_MAX) return ours ? reject(context, 'a time stamp beyond the year 2105') : notOurs(event)
   }
   if (view.getInt32(p, true) === FOUR_SPACES) p += 4
   else if (bytes[p] === SPACE) p++
@@ -129,12 +167,12 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
       event.event = DESTROY
       p += 10
     } else {
-      return ours ? reject(context, 'no event tag behind the time stamp') : NOT_OURS
+      return ours ? reject(context, 'no event tag behind the time stamp') : notOurs(event)
     }
     ours = true
     if (bytes[p] === SPACE) p = skipSpaces(p)
   }
-  if (!ours && bytes[p] === LF) return NOT_OURS
+  if (!ours && bytes[p] === LF) return notOurs(event)
 
   // layer 3: `ipv4     2 `, only with -o extended and in /proc
   let family = 0
@@ -149,7 +187,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     p += 12
   } else if (first === IPV4 || first === IPV6) {
     const behind = readNumberColumn(p + 4)
-    if (behind < 0) return ours ? reject(context, 'no number behind the layer 3 name') : NOT_OURS
+    if (behind < 0) return ours ? reject(context, 'no number behind the layer 3 name') : notOurs(event)
     ours = true
     family = first === IPV4 ? 4 : 6
     if (got.value !== (family === 4 ? 2 : 10)) return reject(context, 'layer 3 name and number disagree')
@@ -172,8 +210,8 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     const behind = p === name || bytes[p] !== SPACE ? -1 : readNumberColumn(p)
     if (behind < 0 || got.value > 255 || !isProtocolName(name, p)) {
       context.bodyAt = name
-      if (ours && ((bytes[name] - 48) >>> 0 <= 9 || isAt(name, 'proto='))) return EXPECTATION
-      return ours ? reject(context, 'no protocol name and number') : NOT_OURS
+      if (ours ? (bytes[name] - 48) >>> 0 <= 9 || isAt(name, 'proto=') : event.timeSource === TIME_OWN && beginsExpectation(name)) return EXPECTATION
+      return ours ? reject(context, 'no protocol name and number') : notOurs(event)
     }
     protocol = got.value
     p = behind
@@ -204,7 +242,7 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
     if (bytes[p] === SPACE) p = skipSpaces(p)
   } else if (protocol === PROTO_GRE && c === 116 /* t */) {
     // /proc prints the two timeouts of a GRE flow: `timeout=30, stream_timeout=180`
-    if (!isAt(p, 'timeout=') || (p = readNumber(p + 8)) < 0 || !isAt(p, ', stream_timeout=') || (p = readNumber(p + 17)) < 0) {
+    if (!isAt(p, 'timeout=') || (p = readNumber(p + 8)) < 0 || bytes[p] !== 44 || !isAt((p = skipSpaces(p + 1)), 'stream_timeout=') || (p = readNumber(p + 15)) < 0) {
       return reject(context, 'GRE timeouts are not numbers')
     }
     p = skipSpaces(p)
@@ -250,6 +288,19 @@ export function parseText(at: number, end: number, event: FlowEvent, context: Li
   return p
 }
 
+/** The time of a stamp that was none of ours is not kept. */
+function notOurs(event: FlowEvent): number {
+  event.timeSource = TIME_RECEIVED
+  return NOT_OURS
+}
+
+/** `300 proto=`, or that without a timeout. */
+function beginsExpectation(at: number): boolean {
+  let p = at
+  while ((bytes[p] - 48) >>> 0 <= 9) p++
+  return isAt(skipSpaces(p), 'proto=')
+}
+
 function reject(context: LineContext, reason: string): number {
   context.reason = reason
   return REJECTED
@@ -258,9 +309,12 @@ function reject(context: LineContext, reason: string): number {
 /** The last stamp's seconds, as the ten bytes that stood there: most lines of a busy stream have the same. */
 const lastStamp = { a: 0, b: 0, c: 0, sec: 0 }
 
-/** `[1795341562.324145]` TAB; before 1.4.2, and for expectations, `.3458  ` with blanks behind the digits, and short seconds padded too. -1: something else. */
+/**
+ * `[1795341562.324145]` TAB; before 1.4.2, and for expectations, `.3458  ` with blanks behind the digits, and short seconds padded too. Where blanks have taken
+ * the TAB's place the last one that was read is one. -1: something else.
+ */
 function readStamp(at: number, event: FlowEvent): number {
-  if (bytes[at + 11] !== 46 || bytes[at + 18] !== 93 || bytes[at + 19] !== 9) return readPaddedStamp(at, event)
+  if (bytes[at + 11] !== 46 || bytes[at + 18] !== 93 || bytes[at + 19] !== TAB) return readPaddedStamp(at, event)
   const four = view.getInt32(at + 12, true) ^ 0x30303030
   const two = view.getUint16(at + 16, true) ^ 0x3030
   const isDigits = (((four + 0x76767676) | four) & 0x80808080) === 0 && (((two + 0x7676) | two) & 0x8080) === 0
@@ -302,7 +356,7 @@ function readPaddedStamp(at: number, event: FlowEvent): number {
   }
   if (p === dot + 1 || p > dot + 7) return -1
   p = skipSpaces(p)
-  if (bytes[p] !== 93 || bytes[p + 1] !== 9) return -1
+  if (bytes[p] !== 93 || !isBlank(bytes[p + 1])) return -1
   event.sec = sec
   event.usec = usec
   event.timeSource = TIME_OWN
@@ -663,27 +717,21 @@ function readLabels(at: number, event: FlowEvent): number {
   if (bytes[at] !== 61) return at
   let p = at + 1
   event.labelsAt = p
-  while (!isLineEnd(p) && !(bytes[p] === SPACE && isAt(p, ' [USERSPACE]'))) p++
-  event.labelsLen = p - event.labelsAt
+  while (!isLineEnd(p) && !(isBlank(bytes[p]) && isAt(p + 1, '[USERSPACE]'))) p++
+  let to = p
+  while (to > event.labelsAt && isBlank(bytes[to - 1])) to--
+  event.labelsLen = to - event.labelsAt
   return p
 }
 
-/** `Sun Nov 22 10:00:17 2026]`, local time, the day padded with a blank. */
+/** `Sun Nov 22 10:00:17 2026]`, local time, the day padded with a blank, which may have gone. */
+const CTIME = /^[A-Z][a-z]{2} +([A-Z][a-z]{2}) +(\d{1,2}) +(\d\d):(\d\d):(\d\d) +(\d{4})\]/
+const CTIME_BYTES_MAX = 40
+
 function readCtime(at: number, localClock: LocalClock): number {
-  const month = monthNumber(latin1(at + 4, at + 7))
-  const two = (p: number): number => {
-    const tens = bytes[p] === SPACE ? 0 : bytes[p] - 48
-    const ones = bytes[p + 1] - 48
-    return tens >>> 0 > 9 || ones >>> 0 > 9 ? NaN : tens * 10 + ones
-  }
-  const day = two(at + 8)
-  const hour = two(at + 11)
-  const minute = two(at + 14)
-  const second = two(at + 17)
-  const p = readNumber(at + 20)
-  const shaped = bytes[at + 3] === SPACE && bytes[at + 7] === SPACE && bytes[at + 10] === SPACE && bytes[at + 13] === 58 && bytes[at + 16] === 58 && bytes[at + 19] === SPACE
-  if (p < 0 || bytes[p] !== 93 || !shaped) return -1
-  got.value = localClock(got.value, month, day, hour, minute, second)
-  if (Number.isNaN(got.value)) return -1
-  return p + 1
+  const found = CTIME.exec(latin1(at, at + CTIME_BYTES_MAX))
+  if (found === null) return -1
+  const [whole, month, day, hour, minute, second, year] = found
+  got.value = localClock(Number(year), monthNumber(month!), Number(day), Number(hour), Number(minute), Number(second))
+  return Number.isNaN(got.value) ? -1 : at + whole.length
 }

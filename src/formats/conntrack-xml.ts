@@ -30,12 +30,13 @@ import { PROTO_TCP, PROTO_UDP, RECORD_LINE_BYTES_MAX, statesOf, tcpStates } from
 import { FLOW, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
 import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
-import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipSpaces, toScratch } from './scan.js'
+import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipBlanks, toScratch } from './scan.js'
 
 const eventOf: Readonly<Record<string, number>> = { new: NEW, update: UPDATE, destroy: DESTROY }
 
 export const conntrackXml: LineFormat = {
   name: 'conntrack-xml',
+  mayBeIndented: true,
 
   begins(at) {
     return page[at] === 60 && (isAt(at, '<flow') || isAt(at, '<?xml') || isAt(at, '<conntrack>') || isAt(at, '</conntrack>') || isAt(at, '<expect>') || isAt(at, '</expect>'))
@@ -55,7 +56,7 @@ export const conntrackXml: LineFormat = {
     const kind = open[1] === undefined ? ENTRY : eventOf[open[1]]!
     const outcome = new FlowElement(at, text.slice(0, close), event, context).read(open[0].length, kind)
     if (outcome !== FLOW) return outcome
-    const suffix = skipSpaces(at + close + 7)
+    const suffix = skipBlanks(at + close + 7)
     if (!isLineEnd(suffix) && readUserspace(suffix, event) < 0) return reject(context, 'something else than [USERSPACE] behind </flow>')
     return FLOW
   },

@@ -1,24 +1,28 @@
 /**
- * Expectations: `conntrack -E expect`, `-L expect`, their XML, /proc/net/nf_conntrack_expect and ip_conntrack_expect, and the `EXPECTING:` lines of kernel 2.4.
+ * Expectations: `conntrack -E expect`, `-L expect`, their XML, `conntrackd -i exp`, /proc/net/nf_conntrack_expect and ip_conntrack_expect, and the `EXPECTING:` lines
+ * of kernel 2.4.
  * Rare lines, so plain patterns on text. Grammar: libnetfilter_conntrack src/expect/snprintf_*.c, net/netfilter/nf_conntrack_expect.c.
  */
 import { addressText } from '../address.js'
 import { type ExpectEvent, type ExpectTuple, DESTROY, ENTRY, KEYS_GRE, KEYS_ICMP, KEYS_NONE, KEYS_PORTS, NEW, page, TIME_LOCAL, TIME_RECEIVED } from '../event.js'
 import { EXPECTATION_LINE_BYTES_MAX } from '../kernel.js'
 import { EXPECT, type LineContext, type LineFormat, REJECTED_LINE } from '../stage.js'
-import { got, isAt, LF, readAddress, SPACE, toScratch, utf8 } from './scan.js'
+import { got, isAt, isBlank, LF, readAddress, skipBlanks, toScratch, utf8 } from './scan.js'
 
 export const expectation: LineFormat = {
   name: 'expectation',
+  mayBeIndented: true,
 
   /** `300 proto=6 `, `- l3proto = 2 `, `EXPECTING: ` */
   begins(at) {
-    if (page[at] === 69) return isAt(at, 'EXPECTING: ')
+    if (page[at] === 69) return isAt(at, 'EXPECTING:')
     if (isAt(at, 'proto=')) return true
     let p = at
     if (page[p] === 45) p++
     else while ((page[p] - 48) >>> 0 <= 9) p++
-    return p > at && page[p] === SPACE && (isAt(p + 1, 'proto=') || isAt(p + 1, 'l3proto = '))
+    if (p === at || !isBlank(page[p])) return false
+    p = skipBlanks(p)
+    return isAt(p, 'proto=') || (isAt(p, 'l3proto') && page[skipBlanks(p + 7)] === 61)
   },
 
   read(at, lineEnd, event, context) {
@@ -37,11 +41,17 @@ interface Head {
   readonly timeSource: number
 }
 
+/** What conntrackd says of an entry of its caches: conntrack-tools src/cache-exp.c, cache_timer.c. */
+const CACHED = '\\[(?:active since|expires in) -?\\d+s\\]'
 const keys = '(?: (?:sport=\\d+ dport=\\d+|type=\\d+ code=\\d+ id=\\d+|srckey=0x[0-9a-f]+ dstkey=0x[0-9a-f]+))?'
+/** A blank stands for any run of blanks and TABs. */
 const line = new RegExp(
-  `^(?:EXPECTING: )?(?:(\\d+|-) )?(?:use=\\d+ )?(?:l3proto = (\\d+) )?proto=(\\d+) ` +
+  (
+    `^(?:EXPECTING: )?(?:(\\d+|-) )?(?:use=\\d+ )?(?:l3proto = (\\d+) )?proto=(\\d+) ` +
     `(src=\\S+ dst=\\S+${keys})(?: (mask-src=\\S+ mask-dst=\\S+${keys}))?(?: (master-src=\\S+ master-dst=\\S+${keys}))?` +
-    `(?: zone=(\\d+))?(?: ((?:PERMANENT|INACTIVE|USERSPACE)(?:,(?:INACTIVE|USERSPACE))*))?(?: +class=(\\d+))?(?: (?:helper=(\\S.*?)|([^\\s=/]+)(?:/\\S+)?))? *\\r?$`,
+    `(?: zone=(\\d+))?(?: ((?:PERMANENT|INACTIVE|USERSPACE)(?:,(?:INACTIVE|USERSPACE))*))?(?: class=(\\d+))?` +
+    `(?: (?:helper=(\\S+)|([^\\s=/[\\]]+)(?:/\\S+)?))?(?: ${CACHED}){0,2}(?: )?\\r?$`
+  ).replaceAll(' ', '[ \\t]+'),
 )
 
 /** From behind stamp and tag. The event's head says when and what. */
@@ -87,7 +97,7 @@ function reject(context: LineContext, reason: string): typeof REJECTED_LINE {
 }
 
 function textTuple(text: string): ExpectTuple | 'broken' {
-  const part = new Map(text.split(' ').map((pair) => pair.split('=') as [string, string]))
+  const part = new Map(text.split(/[ \t]+/).map((pair) => pair.split('=') as [string, string]))
   return makeTuple(part.get('src')!, part.get('dst')!, (name) => part.get(name))
 }
 
@@ -123,6 +133,7 @@ function addressOf(text: string): { text: string; words: number[] } | null {
 /** `<flow type="new"><layer3 …><expected>…`: tuples are spread over the two layers. */
 export const expectationXml: LineFormat = {
   name: 'expectation-xml',
+  mayBeIndented: true,
 
   begins(at) {
     if (page[at] !== 60 || !isAt(at, '<flow')) return false

@@ -11,6 +11,7 @@ const view = pageView
 export const LF = 10
 export const CR = 13
 export const SPACE = 32
+export const TAB = 9
 
 /** What the scanner found: the number, or the address in words and where its canonical text stands. */
 export const got = { value: 0, family: 0, w0: 0, w1: 0, w2: 0, w3: 0, at: 0, len: 0 }
@@ -29,6 +30,16 @@ export function isAt(at: number, text: string): boolean {
 export function skipSpaces(at: number): number {
   while (bytes[at] === SPACE) at++
   return at
+}
+
+/** Where the tools write a TAB or a run of blanks, people paste any run of either. */
+export function skipBlanks(at: number): number {
+  while (bytes[at] === SPACE || bytes[at] === TAB) at++
+  return at
+}
+
+export function isBlank(c: number): boolean {
+  return c === SPACE || c === TAB
 }
 
 /** Offset of the LF that ends the line, or of the CR before it. */

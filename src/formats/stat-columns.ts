@@ -37,7 +37,7 @@ export interface Stats {
 
 /** The columns of a header line; null for every other line. */
 export function readStatHeader(line: string): StatColumns | null {
-  const words = line.trimEnd().split(/ +/)
+  const words = line.trim().split(/[ \t]+/)
   if (words[0] !== 'entries' || !words.every((word) => /^[a-z_]+$/.test(word))) return null
   const columns = words.map((word) => (word === 'entries' ? word : (counterByWord.get(word) ?? null)))
   return columns.includes('drop') ? columns : null
@@ -45,7 +45,7 @@ export function readStatHeader(line: string): StatColumns | null {
 
 /** A row below that header, the `cpu`-th; null where it is broken. Columns that the header does not name (16 words, 17 columns) are passed over. */
 export function readStatRow(line: string, columns: StatColumns, cpu: number): StatRow | null {
-  const values = line.trimEnd().split(/ +/)
+  const values = line.trim().split(/[ \t]+/)
   if (values.length < columns.length) return null
   const counters: Partial<Record<CounterName, number>> = {}
   let entries = -1
@@ -68,7 +68,7 @@ export function readStatFile(text: string): Stats | null {
   return { count: rows.at(-1)!.entries, cpus: rows.map((row) => row!.counters) }
 }
 
-const TOOL_ROW = /^cpu=(\d{1,5}) *\t(([a-z_]+\d?)=.*)$/
+const TOOL_ROW = /^[ \t]*cpu=(\d{1,5})[ \t]+(([a-z_]+\d?)=.*)$/
 
 /**
  * A row of `conntrack -S` (and `-S expect`, and what 1.4.5 and later print from /proc): `cpu=0   TAB found=3 invalid=7 … `. 'other' for a line that only looks like
@@ -79,7 +79,7 @@ export function readToolRow(line: string): StatRow | 'other' | 'broken' {
   if (match === null || !firstWords.has(match[3]!)) return 'other'
   const counters: Partial<Record<CounterName, number>> = {}
   let entries = -1
-  for (const part of match[2]!.split(/ +/)) {
+  for (const part of match[2]!.split(/[ \t]+/)) {
     const [, word, digits] = /^(\w+)=(\d{1,10})$/.exec(part) ?? []
     const value = Number(digits)
     if (word === undefined || value > COUNTER_MAX) return 'broken'
@@ -87,7 +87,7 @@ export function readToolRow(line: string): StatRow | 'other' | 'broken' {
     if (word === 'entries') entries = value
     else if (name !== undefined) counters[name] = value
   }
-  return { cpu: Number(match[1]), entries, counters, isTrimmed: !/ \r?$/.test(line) }
+  return { cpu: Number(match[1]), entries, counters, isTrimmed: !/[ \t]\r?$/.test(line) }
 }
 
 /** All that `conntrack -S` printed; null where there is no whole row. */
@@ -105,7 +105,7 @@ export function isLike(row: StatRow, first: StatRow): boolean {
   return row.isTrimmed === first.isTrimmed && Object.keys(row.counters).length === Object.keys(first.counters).length
 }
 
-const OLD_ROW = /^([a-z_]+) *\t\t(\d{1,10}) *\r?$/
+const OLD_ROW = /^[ \t]*([a-z_]+)[ \t]+(\d{1,10})[ \t]*\r?$/
 
 /**
  * A line of what conntrack up to 1.4.4 prints from /proc, one counter a line (`drop      TAB TAB 0       `): the word and the number, null for every other line.

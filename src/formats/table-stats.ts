@@ -5,7 +5,7 @@
  */
 import { page, TIME_RECEIVED } from '../event.js'
 import { HELD, IGNORED, type LineContext, type LineFormat, NOTE, type Outcome, REJECTED_LINE, type Settled } from '../stage.js'
-import { isAt, latin1, LF, SPACE } from './scan.js'
+import { isAt, isBlank, latin1, LF } from './scan.js'
 import { isLike, readOldLine, readStatHeader, readStatRow, readToolRow, type StatColumns, type StatRow } from './stat-columns.js'
 
 /** The longest row has 17 words of at most 30 bytes. */
@@ -81,12 +81,13 @@ export function tableStats(): LineFormat {
 
   return {
     name: 'table-stats',
+    mayBeIndented: true,
     endsAtOthers: true,
 
     begins(at) {
       const c = page[at]
       // e, c: a look at one byte for almost every other line of the stream
-      if (c === 101 && isAt(at, 'entries ')) return true
+      if (c === 101 && beginsEntries(at)) return true
       if (c === 99 && isAt(at, 'cpu=')) return true
       if (begun === null) return false
       return begun.form === 'proc' ? isRow(at) : begun.form === 'old' && readOldLine(latin1(at, page.indexOf(LF, at))) !== null
@@ -95,7 +96,7 @@ export function tableStats(): LineFormat {
     read(at, lineEnd, _event, context) {
       if (lineEnd - at > ROW_BYTES_MAX) return IGNORED
       const line = latin1(at, lineEnd)
-      if (page[at] === 101 && isAt(at, 'entries ')) return readEntries(line, context)
+      if (page[at] === 101 && beginsEntries(at)) return readEntries(line, context)
       if (page[at] === 99 && isAt(at, 'cpu=')) return readTool(line, context)
       return begun?.form === 'proc' ? readRow(line, context) : IGNORED
     },
@@ -113,11 +114,15 @@ function settledLine(begun: Begun | null): Settled {
   return { ...rest, outcome: NOTE, sample: { ...nothing, sec, usec, timeSource: TIME_RECEIVED, count, cpus: rows.length === 0 ? null : rows.map((row) => row.counters) } }
 }
 
-/** Eight hex digits and two spaces, as every row below a header begins. */
+function beginsEntries(at: number): boolean {
+  return isAt(at, 'entries') && isBlank(page[at + 7]!)
+}
+
+/** Eight hex digits and blanks, as every row below a header begins. */
 function isRow(at: number): boolean {
   for (let i = 0; i < 8; i++) {
     const c = page[at + i]!
     if (!((c >= 48 && c <= 57) || (c >= 97 && c <= 102))) return false
   }
-  return page[at + 8] === SPACE && page[at + 9] === SPACE
+  return isBlank(page[at + 8]!)
 }

@@ -7,7 +7,7 @@ import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
 import { expectation, readExpectation } from '../formats/expectation.js'
-import { CR, scratchUsed, useScratchAfresh } from '../formats/scan.js'
+import { CR, scratchUsed, skipBlanks, useScratchAfresh } from '../formats/scan.js'
 import type { FlowCounts } from '../detectors/levels.js'
 import type { RecordContext } from '../printers/ndjson.js'
 import { EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, REJECTED_LINE } from '../stage.js'
@@ -376,10 +376,12 @@ export class Source implements Origin {
     } else if (said === EXPECTATION) {
       outcome = !formats.includes(expectation) ? IGNORED : readExpectation(context.bodyAt, lineEnd, event, context)
     } else if (said === NOT_OURS) {
+      const indented = skipBlanks(at)
       for (const format of formats) {
-        if (format.begins(at)) {
+        const from = format.mayBeIndented === true ? indented : at
+        if (format.begins(from)) {
           if (this.#heldFrom >= 0) this.#settleBefore(format)
-          outcome = format.read(at, lineEnd, event, context)
+          outcome = format.read(from, lineEnd, event, context)
           break
         }
       }
