@@ -317,6 +317,24 @@ describe.concurrent('what the system refuses', () => {
     expect(life.messages.filter((message) => message.includes('ESTALE')).length).toBe(1)
   })
 
+  test.skipIf(!isRoot).each([2, 3, 4, 5, 6, 7, 8, 9, 10])('T28 a handle that is stale from the %ith read on, for three of them: whatever that was for, every line comes', async (first) => {
+    const { dir, log, out, begin, gaps } = place()
+    add(log, 1)
+    const life = begin(stale(log, scratch(`stale-from-${first}`), `${first}..${first + 2}`))
+    await comes('the first', () => out.marks.length === 1, life)
+    for (let mark = 2; mark <= 5; mark++) {
+      add(log, mark)
+      await sleep(120)
+    }
+    renameSync(log, `${dir}/a.log.1`)
+    add(log, 6)
+    add(`${dir}/a.log.1`, 7)
+    await comes('all', () => out.marks.length >= 7, life)
+    await life.stop()
+    expectMarks(out.marks.toSorted(), range(1, 7))
+    expect(gaps()).toEqual([])
+  })
+
   test.skipIf(!isRoot)('T28 a handle that stays stale is asked for seldom', async () => {
     const { log, out, begin } = place()
     add(log, 1)

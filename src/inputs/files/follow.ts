@@ -394,11 +394,11 @@ export class FollowedFile implements Holder {
     if (content.head.length < HEAD_BYTES && !this.#shared.once) await this.#growHead(fd, buffer.subarray(before, end), from)
   }
 
-  /** `data` was read at `from`. By now the file may have been cut or written anew: then what is known of its beginning stays. */
+  /** `data` was read at `from`. By now the file may have been cut or written anew, or cannot be read for a moment: then what is known of its beginning stays, and the data counts. */
   async #growHead(fd: number, data: Uint8Array, from: number): Promise<void> {
     const { content } = this
     const length = Math.min(HEAD_BYTES, content.offset)
-    const bytes = from === 0 ? data.subarray(0, length) : await readAt(fd, 0, length)
+    const bytes = from === 0 ? data.subarray(0, length) : await readAt(fd, 0, length).catch(() => NOTHING)
     const isOurs = bytes.length === length && hashOf(bytes.subarray(0, content.head.length)) === content.head.hash && bytes.subarray(from).every((byte, i) => byte === data[i])
     if (isOurs) content.head = { length, hash: hashOf(bytes) }
   }
