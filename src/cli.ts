@@ -1,10 +1,12 @@
 /** The command line as one table: parsing, checks and help come from it. */
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, CommanderError, Option } from 'commander'
 import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
 import { TIME_BOOT } from './event.js'
 import { localClock } from './formats/local-time.js'
 import { logLevels, type LogLevel } from './log.js'
-import { formatNames, inputKinds, outputKinds } from './parts.js'
+import { type CommandWords, looseWord, Misuse, oneOf, unknownCommand, unknownFlag, withoutDash } from './misuse.js'
+import { meantOrExpected, nearest } from './nearest.js'
+import { formatNames, inputFault, inputKinds, inputWords, outputFault, outputKinds } from './parts.js'
 import { asciiJson } from './printers/ndjson.js'
 import { type Condition, ConditionError, parseCondition, recordTypes, type RecordType } from './route.js'
 import type { BootTime, LocalClock } from './stage.js'
@@ -53,12 +55,12 @@ export type Invocation =
   | { readonly command: 'service'; readonly config: string }
   | { readonly command: 'doctor'; readonly config: string; readonly json: boolean; readonly verbose: boolean; readonly connect: boolean; readonly ignore: readonly string[] }
 
-/** The command line was not understood, or asked for help: the text is out, this is the status. */
+/** The command line asked for help, which is out; or it was not understood: the message says why. */
 export class CliExit extends Error {
   readonly status: number
 
-  constructor(status: number) {
-    super('')
+  constructor(status: number, message = '') {
+    super(message)
     this.status = status
   }
 }
@@ -71,6 +73,8 @@ interface Flag {
   /** how help shows the default */
   readonly shows?: string
   readonly choices?: readonly string[]
+  /** what each of them is */
+  readonly what?: string
 }
 
 const common: readonly Flag[] = [
@@ -83,10 +87,10 @@ const common: readonly Flag[] = [
   { flags: '--boot-time <time>', says: 'when the kernel was started whose log has only its own clock', parse: parseBootTime },
   { flags: '--rid', says: 'write record ids' },
   { flags: '--host <name>', says: 'add host to every record', parse: parseHost },
-  { flags: '--format <name>', says: 'read lines of this format only', choices: formatNames },
+  { flags: '--format <name>', says: 'read lines of this format only', choices: formatNames, what: 'format' },
   { flags: '--flows-max <n>', says: 'live flows to keep track of; at the limit the one unchanged for longest is given up and counted (default: 1,048,576)', parse: parseFlowsMax },
   { flags: '--summary', says: 'at the end a few lines for people on stderr' },
-  { flags: '--log-level <level>', says: 'own diagnostics, NDJSON on stderr', choices: logLevels },
+  { flags: '--log-level <level>', says: 'own diagnostics, NDJSON on stderr', choices: logLevels, what: 'level' },
 ]
 
 const json: Flag = { flags: '--json', says: 'JSON instead of text' }
@@ -128,48 +132,47 @@ Examples:
 
 Exit status: 0 done, 1 an input or output failed for good, 2 bad usage, 3 an input is not there or not permitted.`
 
-/** Reads the arguments behind the program's name. Throws CliExit after it has said what is wrong, or what was asked for. */
+/** Reads the arguments behind the program's name. Throws CliExit. */
 export function parseArguments(args: readonly string[], version: string, hostname: string): Invocation {
   let settings: Invocation | null = null
   const program = new Command('conntrail')
     .description('Reads conntrack events, table rows and kernel logs from standard input and writes NDJSON to standard output.')
     .version(version)
     .enablePositionalOptions()
-    .exitOverride()
+    .configureOutput({ outputError: () => {} })
     .addHelpText('after', examples)
     .allowExcessArguments(false)
-    .showHelpAfterError('(conntrail --help lists the options)')
-  addFlags(program, common)
-  program.action((options: Record<string, unknown>) => {
+  const all = (): readonly CommandWords[] => [program, ...program.commands].map(wordsOf)
+  const settle = (command: Command, flags: readonly Flag[]): Command => {
+    addFlags(command, flags, args)
+    return command.allowExcessArguments(false).exitOverride((error) => {
+      throw new CliExit(error.exitCode === 0 ? 0 : BAD_USAGE, error.exitCode === 0 ? '' : complaint(command, sentenceOf(error, command, all())))
+    })
+  }
+  settle(program, common).action((options: Record<string, unknown>) => {
     settings = check('pipe', options, hostname)
   })
-  const run = program.command('run').description('The same with any inputs and outputs, until stopped; records carry host, input and rid.').exitOverride().allowExcessArguments(false)
-  addFlags(run, [...ofRun, ...common])
-  run.action((options: Record<string, unknown>) => {
+  const command = (name: string, says: string, flags: readonly Flag[]): Command => settle(program.command(name).description(says), flags)
+  command('run', 'The same with any inputs and outputs, until stopped; records carry host, input and rid.', [...ofRun, ...common]).action((options: Record<string, unknown>) => {
     const early = Object.keys(program.opts()).find((name) => program.getOptionValueSource(name) === 'cli')
-    if (early !== undefined) program.error(`error: options of run go behind it: conntrail run --${early.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} ...`)
+    if (early !== undefined) program.error(`options of run go behind it: conntrail run --${early.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} ...`)
     settings = check('run', options, hostname)
   })
-  const command = (name: string, says: string, flags: readonly Flag[]): Command => {
-    const made = program.command(name).description(says).exitOverride().allowExcessArguments(false)
-    addFlags(made, flags)
-    return made
-  }
   command('check', 'Checks a configuration file: every error with its place, the value and what was expected.', [json])
     .argument('<file>')
     .action((file: string, options: Record<string, unknown>) => {
       settings = { command: 'check', file, json: options['json'] === true }
     })
-  command('schema', 'Prints a JSON Schema, for editors and tests.', [])
-    .addArgument(new Argument('<of>', 'what is described').choices(['config', 'record']))
-    .action((of: 'config' | 'record') => {
-      settings = { command: 'schema', of }
-    })
+  const schema = command('schema', 'Prints a JSON Schema, for editors and tests.', [])
+  schema.addArgument(choice(schema, '<of>', 'what is described', ['config', 'record'], 'schema')).action((of: 'config' | 'record') => {
+    settings = { command: 'schema', of }
+  })
   command('service', 'Prints a hardened systemd unit for a configuration, with only what its inputs and outputs need.', [config]).action((options: Record<string, unknown>) => {
     settings = { command: 'service', config: (options['config'] as string | undefined) ?? '' }
   })
-  command('deadletters', 'What receivers refused for good: lists it, shows it, or sends it again through the output that it was for.', [config, state, json])
-    .addArgument(new Argument('<action>').choices(['list', 'show', 'replay']))
+  const deadletters = command('deadletters', 'What receivers refused for good: lists it, shows it, or sends it again through the output that it was for.', [config, state, json])
+  deadletters
+    .addArgument(choice(deadletters, '<action>', 'what to do', ['list', 'show', 'replay'], 'action'))
     .argument('[id...]', 'as listed; none: all')
     .action((action: 'list' | 'show' | 'replay', ids: string[], options: Record<string, unknown>) => {
       settings = { command: 'deadletters', action, ids, config: (options['config'] as string | undefined) ?? '', state: (options['state'] as string | undefined) ?? '', json: options['json'] === true }
@@ -186,22 +189,72 @@ export function parseArguments(args: readonly string[], version: string, hostnam
       }
     },
   )
-  try {
-    program.parse(args as string[], { from: 'user' })
-  } catch (error) {
-    if (error instanceof CommanderError) throw new CliExit(error.exitCode === 0 ? 0 : 2)
-    throw error
-  }
+  program.parse(args as string[], { from: 'user' })
   return settings!
 }
 
-function addFlags(command: Command, flags: readonly Flag[]): void {
+const BAD_USAGE = 2
+
+const nameOf = (command: Command): string => (command.parent === null ? command.name() : `${nameOf(command.parent)} ${command.name()}`)
+const wordsOf = (command: Command): CommandWords => ({ name: nameOf(command), flags: command.options.flatMap(({ long, short }) => [long, short].filter((flag) => flag != null)) })
+
+const complaint = (command: Command, sentence: string): string => `${nameOf(command)}: ${sentence}\n(${nameOf(command)} --help lists the options)`
+
+/** What commander complains about, in our words. */
+function sentenceOf({ code, message }: CommanderError, command: Command, all: readonly CommandWords[]): string {
+  const [, quoted = ''] = /'(.*)'/s.exec(message) ?? []
+  switch (code) {
+    case 'commander.unknownOption':
+      return unknownFlag(quoted, wordsOf(command), all)
+    case 'commander.excessArguments': {
+      const word = command.args[command.registeredArguments.length]!
+      return command.parent === null ? unknownCommand(word, command.commands.map((each) => each.name())) : looseWord(word, wordsOf(command), inputWords)
+    }
+    case 'commander.unknownCommand':
+      return unknownCommand(quoted, (command.parent ?? command).commands.map((each) => each.name()))
+    case 'commander.missingArgument':
+      return `<${quoted}> is missing`
+    case 'commander.optionMissingArgument':
+      return `${quoted}: the value is missing`
+    default:
+      return message.replace(/^error: /, '')
+  }
+}
+
+function addFlags(command: Command, flags: readonly Flag[], args: readonly string[]): void {
   for (const flag of flags) {
     const option = new Option(flag.flags, flag.says)
-    if (flag.choices !== undefined) option.choices(flag.choices)
-    if (flag.parse !== undefined) option.argParser(flag.parse as (value: string, previous: unknown) => unknown)
+    const { choices, what } = flag
+    if (choices !== undefined) option.choices(choices)
+    if (option.required) {
+      const parse = (flag.parse ?? (choices === undefined ? (value: string) => value : (value: string) => oneOf(value, choices, what!))) as (value: string, previous: unknown) => unknown
+      const isLong = args.some((arg) => arg === option.long || arg.startsWith(`${option.long}=`))
+      option.argParser((value: string, previous: unknown) => {
+        const fault = option.short === undefined ? undefined : withoutDash(`${option.short}${value}`, wordsOf(command))
+        if (fault !== undefined && args.includes(`${option.short}${value}`)) throw new CliExit(BAD_USAGE, complaint(command, fault))
+        return parsed(command, isLong ? option.long! : (option.short ?? option.long!), () => {
+          // commander takes whatever comes next
+          if (value !== '-' && wordsOf(command).flags.includes(value)) throw new Misuse(`the value is missing: ${value} is an option of its own`)
+          return parse(value, previous)
+        })
+      })
+    }
     if (flag.default !== undefined) option.default(flag.default, flag.shows ?? (Array.isArray(flag.default) ? flag.default.join() || 'none' : undefined))
     command.addOption(option)
+  }
+}
+
+function choice(command: Command, name: string, says: string, choices: readonly string[], what: string): Argument {
+  return new Argument(name, says).choices(choices).argParser((value: string) => parsed(command, name, () => oneOf(value, choices, what)))
+}
+
+/** `parse` throws Misuse for a value that `of` cannot have. */
+function parsed<T>(command: Command, of: string, parse: () => T): T {
+  try {
+    return parse()
+  } catch (error) {
+    if (error instanceof Misuse) throw new CliExit(BAD_USAGE, complaint(command, `${of}: ${error.message}`))
+    throw error
   }
 }
 
@@ -233,17 +286,14 @@ function check(command: 'pipe' | 'run', options: Record<string, unknown>, hostna
 }
 
 function parseTypes(value: string): readonly RecordType[] {
-  const types = value.split(',')
-  const unknown = types.find((type) => !(recordTypes as readonly string[]).includes(type))
-  if (unknown !== undefined) throw new InvalidArgumentError(`"${unknown}" is no record type; expected ${recordTypes.join(', ')}.`)
-  return types as RecordType[]
+  return value.split(',').map((type) => oneOf(type, recordTypes, 'record type') as RecordType)
 }
 
 function collectConditions(value: string, previous: readonly Condition[]): readonly Condition[] {
   try {
     return [...previous, parseCondition(value)]
   } catch (error) {
-    if (error instanceof ConditionError) throw new InvalidArgumentError(error.message)
+    if (error instanceof ConditionError) throw new Misuse(error.message)
     throw error
   }
 }
@@ -252,15 +302,17 @@ function collectConditions(value: string, previous: readonly Condition[]): reado
 const INPUT_JSON_LENGTH_MAX = 1024
 
 function collectInputs(value: string, previous: readonly string[]): readonly string[] {
-  if (!inputKinds.some((kind) => kind.fits(value))) throw new InvalidArgumentError(`"${value}" is no input; expected ${inputKinds.map((kind) => kind.form).join(', ')}.`)
-  if (asciiJson(value).length > INPUT_JSON_LENGTH_MAX) throw new InvalidArgumentError(`an input may be up to ${INPUT_JSON_LENGTH_MAX - 2} letters long, as JSON.`)
-  if (previous.includes(value)) throw new InvalidArgumentError(value === '-' ? 'standard input can be read once.' : `"${value}" is named twice.`)
+  const fault = inputFault(value)
+  if (fault !== '') throw new Misuse(fault)
+  if (asciiJson(value).length > INPUT_JSON_LENGTH_MAX) throw new Misuse(`an input may be up to ${INPUT_JSON_LENGTH_MAX - 2} letters long, as JSON`)
+  if (previous.includes(value)) throw new Misuse(value === '-' ? 'standard input can be read once' : `"${value}" is named twice`)
   return [...previous, value]
 }
 
 function collectOutputs(value: string, previous: readonly string[]): readonly string[] {
-  if (!outputKinds.some((kind) => kind.fits(value))) throw new InvalidArgumentError(`"${value}" is no output; expected ${outputKinds.map((kind) => kind.form).join(' or ')}.`)
-  if (previous.includes(value)) throw new InvalidArgumentError(`"${value}" is named twice.`)
+  const fault = outputFault(value)
+  if (fault !== '') throw new Misuse(fault)
+  if (previous.includes(value)) throw new Misuse(`"${value}" is named twice`)
   return [...previous, value]
 }
 
@@ -276,7 +328,7 @@ export function parseTime(value: string): number {
   // Date knows milliseconds only
   const parts = /^(\d{4}-[^.]*?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?$/.exec(value)
   const whole = parts === null ? NaN : Date.parse(`${parts[1]!}${parts[3] ?? ''}`)
-  if (Number.isNaN(whole)) throw new InvalidArgumentError('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h.')
+  if (Number.isNaN(whole)) throw new Misuse('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h')
   return whole * 1000 + Number((parts![2] ?? '').padEnd(6, '0').slice(0, 6))
 }
 
@@ -288,17 +340,18 @@ function parseZone(value: string): LocalClock {
   try {
     return localClock(value)
   } catch {
-    throw new InvalidArgumentError('expected an IANA zone such as UTC or Europe/Berlin.')
+    const zones = [...Intl.supportedValuesOf('timeZone'), 'UTC']
+    throw new Misuse(`"${value}" is no IANA zone; ${nearest(value, zones) === undefined ? 'expected one such as UTC or Europe/Berlin' : meantOrExpected(value, zones)}`)
   }
 }
 
 function parseHost(value: string): string {
-  if (value === '' || asciiJson(value).length > HOST_JSON_LENGTH_MAX) throw new InvalidArgumentError(`expected a name of 1 to ${HOST_JSON_LENGTH_MAX - 2} letters, as JSON.`)
+  if (value === '' || asciiJson(value).length > HOST_JSON_LENGTH_MAX) throw new Misuse(`expected a name of 1 to ${HOST_JSON_LENGTH_MAX - 2} letters, as JSON`)
   return value
 }
 
 function parseFlowsMax(value: string): number {
   const n = Number(value)
-  if (!Number.isInteger(n) || n < 1 || n > FLOWS_MAX_LIMIT) throw new InvalidArgumentError(`expected a whole number from 1 to ${FLOWS_MAX_LIMIT}.`)
+  if (!Number.isInteger(n) || n < 1 || n > FLOWS_MAX_LIMIT) throw new Misuse(`expected a whole number from 1 to ${FLOWS_MAX_LIMIT}`)
   return n
 }

@@ -92,7 +92,10 @@ main().then(
   // what waits for a reader that is slow goes out first
   (status) => process.stdout.write('', () => process.exit(status)),
   (error: unknown) => {
-    if (error instanceof CliExit) process.exit(isatty(0) && process.argv.length === 2 ? BAD_USAGE : error.status)
+    if (error instanceof CliExit) {
+      if (error.message !== '') process.stderr.write(`${error.message}\n`)
+      process.exit(isatty(0) && process.argv.length === 2 ? BAD_USAGE : error.status)
+    }
     process.stderr.write(`conntrail: ${error instanceof Error ? error.message : String(error)}\n`)
     process.exit(FAILED)
   },

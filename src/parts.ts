@@ -10,6 +10,7 @@ import { jsonLines } from './formats/json-lines.js'
 import { kernelLog } from './formats/kernel-log.js'
 import { tableStats } from './formats/table-stats.js'
 import { stdinFeed } from './inputs/stdin.js'
+import { meantOrExpected, nearest } from './nearest.js'
 import { openFile } from './outputs/file.js'
 import { openStdout } from './outputs/stdout.js'
 import { type BootTime, type Feed, InputError, type LineFormat, type Loss, type Output } from './stage.js'
@@ -139,8 +140,27 @@ export const inputKinds = [
     fits: (text: string) => /^command:\s*\S/.test(text),
     means: (text: string) => ({ type: 'command', program: text.slice('command:'.length).trim().split(/ +/) }),
   },
-  { form: 'PATH or glob', says: 'followed files; file: may precede', fits: (text: string) => /^(file:)?./.test(text), means: (text: string) => ({ type: 'file', path: text.replace(/^file:/, '') }) },
+  { form: 'PATH or glob', says: 'followed files; file: may precede', fits: (text: string) => /^file:.|[/.*]/s.test(text), means: (text: string) => ({ type: 'file', path: text.replace(/^file:/, '') }) },
 ] as const
+
+/** The words that an INPUT can be or begin with. */
+export const inputWords: readonly string[] = inputKinds.flatMap(({ form }) => (form.startsWith('PATH') ? ['file:'] : [form.replace(/:.*/, ':')]))
+
+/** Why a text is no INPUT; '' where it is one. A file whose name looks like something else is written with its folder, as in ./kmesg. */
+export function inputFault(text: string): string {
+  const [, scheme] = /^([a-z]+:)/i.exec(text) ?? []
+  const isPart = inputKinds.some(({ fits }) => fits(text))
+  if (text !== '-' && scheme !== 'file:' && outputKinds.some(({ fits }) => fits(text))) return `"${scheme}" is an output; did you mean -o?`
+  if (isPart && (scheme === undefined || inputWords.includes(scheme))) return ''
+  if (scheme === undefined) {
+    const meant = nearest(text, inputWords)
+    const forms = inputKinds.map(({ form }) => form).join(', ')
+    return text === '' ? `the empty text is no input; expected ${forms}` : `"${text}" is no input; ${meant === undefined ? `expected ${forms};` : `did you mean "${meant}"?`} a file of that name is ./${text}`
+  }
+  if (inputWords.includes(scheme)) return `"${scheme}" is followed by nothing; expected ${inputKinds.map(({ form }) => form).join(', ')}`
+  // a path may have a colon in it
+  return isPart && nearest(scheme, inputWords) === undefined && !text.startsWith(`${scheme}//`) ? '' : `"${scheme}" begins no input; ${meantOrExpected(scheme, inputWords)}`
+}
 
 /** What a host offers, where nothing is named: its kernel's log by one way or the other, and the inputs of a configuration that says nothing. */
 export function hostFeeds(inputs: readonly InputConfig[], options: FeedOptions): Promise<readonly Feed[]> {
@@ -185,6 +205,21 @@ export const outputKinds = [
   { form: 'webhook:URL', says: 'alerts and gaps, POST of NDJSON', fits: (text: string) => /^webhook:https?:\/\/./.test(text), means: (text: string) => ({ type: 'webhook', url: text.slice('webhook:'.length) }) },
   { form: 'file:PATH', says: 'appended to PATH', fits: (text: string) => /^file:./.test(text), means: (text: string) => ({ type: 'file', path: text.slice(5) }) },
 ] as const
+
+/** Why a text is no OUTPUT; '' where it is one. What follows a scheme may hold a key and is not shown. */
+export function outputFault(text: string): string {
+  if (outputKinds.some(({ fits }) => fits(text))) return ''
+  const forms = outputKinds.map(({ form }) => form).join(', ')
+  const [, scheme] = /^([a-z]+:)/i.exec(text) ?? []
+  if (scheme === undefined) {
+    if (text === '') return `the empty text is no output; expected ${forms}`
+    return `"${text}" is no output; ${/[/.]/.test(text) ? `did you mean "file:${text}"?` : text.toLowerCase() === 'stdout' ? 'did you mean "-"?' : `expected ${forms}`}`
+  }
+  if (/^https?:$/i.test(scheme)) return `"${scheme}" begins no output; did you mean "webhook:${scheme}"?`
+  const words = outputKinds.map(({ form }) => form.replace(/:.*/, ':'))
+  if (scheme === 'webhook:') return `"webhook:" is followed by no URL; expected one such as webhook:https://collector.example/in`
+  return words.includes(scheme) ? `"${scheme}" is followed by nothing; expected ${forms}` : `"${scheme}" begins no output; ${meantOrExpected(scheme, words)}`
+}
 
 export interface OutputOptions extends World {
   readonly report: (message: string) => void

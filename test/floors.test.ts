@@ -18,7 +18,7 @@ const floors: readonly (readonly [RegExp, number])[] = [
   [/^doctor\//, 1],
   [/^(inputs|outputs)\//, 2],
   [/^((log|checkpoint|deadletters|systemd|http)\.ts$|spool\/)/, 2],
-  [/^((parts|cli|config)\.ts$|config\/)/, 3],
+  [/^((parts|cli|misuse|config)\.ts$|config\/)/, 3],
   [/^run\//, 4],
   [/^commands\//, 4],
   [/^main\.ts$/, 5],

@@ -402,12 +402,12 @@ describe.each(['SIGINT', 'SIGTERM'] as const)('%s', (signal) => {
 describe('the exit status', () => {
   test.each([
     [['--bogus'], '--bogus'],
-    [['frob'], 'frob|argument'],
-    [['run', 'extra'], 'argument'],
+    [['frob'], 'no command "frob"'],
+    [['run', 'extra'], 'no flag before it'],
     [['run', '-i', '-', '-o', 'nowhere'], 'file:PATH'],
     [['run', '-i', '-', '-o', '-', '-o', '-'], 'twice'],
     [['run', '-i', ''], 'is no input'],
-    [['--emit', 'flow,bogus'], 'bogus.*expected flow'],
+    [['--emit', 'flow,bogus'], 'bogus.*expected one of flow'],
     [['--where', 'bogus=1'], 'bogus.*expected.*sport'],
     [['--where', 'event=started'], 'event=started: expected new'],
     [['--where', 'reason=bored'], 'reason=bored: expected .*refused'],

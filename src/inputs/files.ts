@@ -6,6 +6,7 @@
  */
 import { access, constants } from 'node:fs'
 import { CHUNK_BYTES_MAX } from '../event.js'
+import { nearest } from '../nearest.js'
 import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
 import { bootOfPath } from './boot.js'
 import { CompressedInput, decompressorOf, isCompressed } from './files/compressed.js'
@@ -375,7 +376,7 @@ class FilesFeed implements Feed, Shared {
     const strays = isFirst ? await this.#resume(fresh, found, list) : new Map([...(await this.#passed(fresh, found, list)), ...(await this.#lost(found, list))])
     this.#nameAll()
     if (isFirst) {
-      await this.#checkOnce(found)
+      await this.#checkThere(found, list)
       if (this.once) this.buffers = new Buffers(Math.max(CHUNK_BYTES_LEAST, CHUNKS_BYTES / Math.max(1, found.files.length)))
       await this.#addHistory(found)
     }
@@ -829,7 +830,8 @@ class FilesFeed implements Feed, Shared {
   #tellTrouble({ others, failed }: Discovery): void {
     for (const { path, stat } of others) {
       const what = stat.isDirectory() ? 'a folder' : stat.isFIFO() ? 'a named pipe' : stat.isSocket() ? 'a socket' : 'a device'
-      this.tellOnce(path, `${shown(path)} is ${what} and is passed over: only regular files are followed`)
+      const inside = stat.isDirectory() ? `; the files in it are ${shown(path).replace(/\/$/, '')}/*` : ''
+      this.tellOnce(path, `${shown(path)} is ${what} and is passed over: only regular files are followed${inside}`)
     }
     for (const [path, error] of failed) this.tellOnce(path, `${shown(path)} cannot be looked at: ${error.message}; it is tried again every second`)
   }
@@ -844,12 +846,23 @@ class FilesFeed implements Feed, Shared {
   }
 
   /** With `once` nothing can be waited for. */
-  async #checkOnce(all: Discovery): Promise<void> {
-    if (!this.once) return
+  /** A path at which nothing is may be misspelled: that is said at once, and with `once` it is the end. */
+  async #checkThere(all: Discovery, list: List): Promise<void> {
     for (const pattern of this.#patterns) {
-      const { files, others } = this.#patterns.length === 1 ? all : await discover([pattern], this.#isExcluded)
-      if (files.length === 0) throw new InputError('missing', `${pattern.text}: ${others.length > 0 ? 'no regular file is' : 'nothing is'} there, and with --once none is waited for`)
+      const { files, others, failed } = this.#patterns.length === 1 ? all : await discover([pattern], this.#isExcluded)
+      if (files.length > 0) continue
+      if (this.once) throw new InputError('missing', `${pattern.text}: ${others.length > 0 ? 'no regular file is' : 'nothing is'} there, and with --once none is waited for${await this.#beside(pattern, list)}`)
+      // what is there and is no file, or cannot be looked at, has been told
+      if (others.length === 0 && failed.size === 0) this.diagnose(`${pattern.text}: nothing is there yet; it is waited for${await this.#beside(pattern, list)}`)
     }
+  }
+
+  /** The file that may have been meant, as the end of a sentence. */
+  async #beside({ text, isLiteral }: Pattern, list: List): Promise<string> {
+    if (!isLiteral) return ''
+    const names = (await list(folderOf(fromText(text)))).files.map(({ path }) => shown(nameOf(path)))
+    const meant = nearest(nameOf(text), names)
+    return meant === undefined ? '' : `; its folder has ${meant}`
   }
 
   async #watch({ files }: Discovery): Promise<void> {
