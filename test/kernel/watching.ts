@@ -13,8 +13,6 @@ export const ROOM = 16 << 20
 
 export interface Ended {
   readonly status: number
-  /** from the signal to the end */
-  readonly ms: number
   readonly done: Record_
 }
 
@@ -88,12 +86,11 @@ export class Watching {
   }
 
   async stop(): Promise<Ended> {
-    const from = performance.now()
     process.kill(this.pid, 'SIGTERM')
     const [code, signal] = (await this.#closed) as [number | null, string | null]
     const done = this.said.find(({ msg }) => msg === 'done')
     if (code === null || done === undefined) throw new Error(`the program ended by ${signal ?? code} without its sums: ${JSON.stringify(this.said)}`)
-    return { status: code, ms: performance.now() - from, done }
+    return { status: code, done }
   }
 
   #has(path: string): boolean {
