@@ -2,10 +2,10 @@
 import { Argument, Command, CommanderError, Option } from 'commander'
 import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
 import { TIME_BOOT } from './event.js'
-import { localClock } from './formats/local-time.js'
+import { localClock, zoneNames } from './formats/local-time.js'
 import { logLevels, type LogLevel } from './log.js'
 import { type CommandWords, looseWord, Misuse, oneOf, unknownCommand, unknownFlag, withoutDash } from './misuse.js'
-import { meantOrExpected, nearest } from './nearest.js'
+import { nearest } from './nearest.js'
 import { formatNames, inputFault, inputKinds, inputWords, outputFault, outputKinds } from './parts.js'
 import { asciiJson } from './printers/ndjson.js'
 import { type Condition, ConditionError, parseCondition, recordTypes, type RecordType } from './route.js'
@@ -340,8 +340,8 @@ function parseZone(value: string): LocalClock {
   try {
     return localClock(value)
   } catch {
-    const zones = [...Intl.supportedValuesOf('timeZone'), 'UTC']
-    throw new Misuse(`"${value}" is no IANA zone; ${nearest(value, zones) === undefined ? 'expected one such as UTC or Europe/Berlin' : meantOrExpected(value, zones)}`)
+    const meant = nearest(value, zoneNames())
+    throw new Misuse(`"${value}" is no IANA zone; ${meant === undefined ? 'expected one such as UTC or Europe/Berlin' : `did you mean "${meant}"?`}`)
   }
 }
 

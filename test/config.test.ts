@@ -21,9 +21,9 @@ const formats = ['conntrack-text', 'kernel-log']
 const env = { HOOK_URL: 'http://10.0.0.1/hunter2', HOOK_KEY: 'hunter2-key', INJECTED: 'gw1\nlog_level: silent', LEVEL: 'verbose' }
 
 const read = (path: string): Uint8Array => readFileSync(path.startsWith('/') ? path : new URL(path, folder))
-const load = (name: string, isCheck = false): Promise<Config> => loadConfig(name, read, env, { formats, isCheck })
+const load = (name: string, isLenient = false): Promise<Config> => loadConfig(name, read, env, { formats, isOutside: isLenient, isLenient })
 const loadText = (text: string, variables: Readonly<Record<string, string>> = {}): Promise<Config> => loadConfig('x.yaml', () => text, variables, { formats })
-const complete = (data: unknown): Promise<Config> => completeConfig(data, 'flags', read, env, { formats, isCheck: true })
+const complete = (data: unknown): Promise<Config> => completeConfig(data, 'flags', read, env, { formats, isLenient: true })
 
 async function errorsOf(loading: Promise<unknown>): Promise<ConfigErrors> {
   const error = await loading.then(
@@ -115,7 +115,7 @@ describe('faulty configurations', () => {
     await fc.assert(
       fc.asyncProperty(changed, async (text) => {
         try {
-          await loadConfig('x.yaml', () => Buffer.from(text, 'latin1'), env, { isCheck: true })
+          await loadConfig('x.yaml', () => Buffer.from(text, 'latin1'), env, { isLenient: true })
         } catch (error) {
           if (!(error instanceof ConfigErrors)) throw error
           expect(error.errors.length).toBeGreaterThan(0)

@@ -8,7 +8,8 @@ import { chmodSync, cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync 
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { cleanUp, program, scratch, start, until } from './process-harness.js'
+import { cleanUp, program, run, scratch, start, until } from './process-harness.js'
+import { receive, stopReceivers } from './webhook-harness.js'
 
 const folder = fileURLToPath(new URL('../fixtures/misuse/', import.meta.url))
 const isUpdate = process.env['UPDATE_GOLDEN'] === '1'
@@ -34,11 +35,14 @@ beforeAll(() => {
   writeFileSync(join(home, 'bin/conntrail'), `#!/bin/sh\nexec "${process.execPath}" "${program}" "$@"\n`)
   chmodSync(join(home, 'bin/conntrail'), 0o755)
 })
-afterAll(cleanUp)
+afterAll(async () => {
+  cleanUp()
+  await stopReceivers()
+})
 
 /** What differs from run to run stands as a word. */
 function settled(stderr: string): string {
-  return stderr.replaceAll(home, 'HERE').replaceAll(/"time":"[^"]*"/g, '"time":"TIME"')
+  return stderr.replaceAll(/"time":"[^"]*"/g, '"time":"TIME"').replaceAll(/^(\{"level":30,"time":"TIME",)"lines":.*("msg":"done"\})$/gm, '$1SUMS,$2')
 }
 
 const linesOf = (text: string): number => text.split('\n').length - 1
@@ -61,6 +65,21 @@ async function answerTo({ isStopped, command, stderr: expected }: Case): Promise
 }
 
 const textOf = ({ isStopped, command, stderr, status }: Case): string => `${isStopped ? '&' : '$'} ${command}\n${stderr}[${status}]\n`
+
+test('record types that are named on the command line are sent by its webhooks; else alerts and gaps', async () => {
+  const events = fileURLToPath(new URL('../fixtures/nat.E-timestamp-id.linux-6.18.conntrack-1.4.7.in', import.meta.url))
+  const sentBy = async (...more: string[]): Promise<string[]> => {
+    const receiver = await receive()
+    const { status } = await run(['run', '--once', '-i', events, '-o', `webhook:${receiver.url()}`, ...more], '')
+    expect(status).toBe(0)
+    return receiver.got.flatMap(({ text }) => text.trimEnd().split('\n').map((line) => (JSON.parse(line) as { type: string }).type))
+  }
+  const flows = await sentBy('--emit', 'flow')
+  expect(flows).toHaveLength(90)
+  expect(new Set(flows)).toEqual(new Set(['flow']))
+  expect(await sentBy()).toEqual([])
+  expect(await sentBy('--emit', 'alert,gap')).toEqual([])
+})
 
 for (const name of readdirSync(folder).filter((each) => each.endsWith('.txt'))) {
   const text = readFileSync(join(folder, name), 'utf8')

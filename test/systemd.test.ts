@@ -293,8 +293,8 @@ describe('credentials', () => {
   test('a check says which of them are not there, and looks where systemd will have them from', async () => {
     const text = hook('/run/credentials/conntrail/pager', ', tls: { cert_file: /etc/c.pem, key_file: /etc/k.pem }')
     expect(await checked(text, { '/etc/k.pem': 'key' })).toEqual({
-      status: 0,
-      said: '/run/credentials/conntrail/pager cannot be read: there is no such file; a service is handed it as the credential pager: LoadCredential=pager:/etc/credstore/pager in its unit\n',
+      status: 2,
+      said: '/etc/conntrail.yaml:1:74: outputs.hook.token: /run/credentials/conntrail/pager cannot be read: there is no such file; a service is handed it as the credential pager: LoadCredential=pager:/etc/credstore/pager in its unit\n',
     })
     expect(await checked(text, { '/etc/credstore/pager': 'stored' })).toEqual({ status: 0, said: '/etc/k.pem cannot be read: there is no such file\n' })
     expect(await checked(text, { '/etc/credstore/pager': 'stored', '/etc/k.pem': 'key' })).toEqual({ status: 0, said: '' })

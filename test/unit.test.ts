@@ -22,7 +22,7 @@ afterEach(() => rmSync(folder, { recursive: true }))
 const places: UnitPlaces = { configPath: '/etc/conntrail/conntrail.yaml', execPath: '/bin/sh', scriptPath: '/usr/local/lib/conntrail/dist/main.js', cwd: '/etc/conntrail' }
 
 async function unit(data: object, more: Partial<UnitPlaces> = {}): Promise<string> {
-  return unitFor(await completeConfig(data, 'test', readFileSync, {}, { isCheck: true }), { ...places, ...more })
+  return unitFor(await completeConfig(data, 'test', readFileSync, {}, { isLenient: true }), { ...places, ...more })
 }
 
 /** What an option is set to, each time that it is. */

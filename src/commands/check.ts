@@ -11,16 +11,13 @@ export interface CheckWorld {
   readonly printError: (text: string) => void
 }
 
-/**
- * Gives the exit status: 0 nothing is wrong, 2 something is. A secret that is not there now is a warning; before the reload of a service it is what the reload would
- * fail with.
- */
+/** Gives the exit status: 0 a run would begin with it, 2 it would not. */
 export async function check(file: string, json: boolean, { read, env, print, printError }: CheckWorld): Promise<number> {
   const reloading = env['MAINPID'] ?? ''
   const seen = reloading === '' ? env : asSeenBy(reloading, env)
   try {
-    const config = await loadConfig(file, read, seen, { formats: formatNames, isCheck: reloading === '' })
-    const warnings = [...config.warnings, ...keyFaults(config, seen, read)]
+    const config = await loadConfig(file, read, seen, { formats: formatNames, isOutside: reloading === '' })
+    const warnings = keyFaults(config, seen, read)
     if (json) print(`${JSON.stringify({ file, ok: true, errors: [], warnings })}\n`)
     else for (const warning of warnings) printError(`${warning}\n`)
     return 0

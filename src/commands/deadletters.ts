@@ -36,7 +36,7 @@ export async function deadLettersOf(
   let { state } = command
   if (state === '' && command.config !== '') {
     try {
-      state = (await loadConfig(command.config, world.read, world.env, { isCheck: true })).state ?? ''
+      state = (await loadConfig(command.config, world.read, world.env, { isOutside: true, isLenient: true })).state ?? ''
     } catch (error) {
       if (!(error instanceof ConfigErrors)) throw error
       world.printError(`${error.message}\n`)

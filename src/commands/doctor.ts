@@ -75,7 +75,7 @@ async function planOfFile(path: string, read: ReadFile, env: Host['env']): Promi
     return bytes
   }
   try {
-    return planOf(path, await loadConfig(path, remember, env, { formats: ['auto', ...formatNames], isCheck: true }), secretTexts, env)
+    return planOf(path, await loadConfig(path, remember, env, { formats: ['auto', ...formatNames], isOutside: true, isLenient: true }), secretTexts, env)
   } catch (error) {
     if (!(error instanceof ConfigErrors)) throw error
     return { ...everything, configFile: path, configErrors: error.errors.map((each) => `${errorText(each)}.`) }

@@ -61,9 +61,14 @@ function inputsOf({ inputs }: Settings): { inputs?: Record<string, unknown> } {
   return inputs.length === 0 ? {} : { inputs: Object.fromEntries(inputs.map((text) => [text, inputKinds.find((kind) => kind.fits(text))!.means(text)])) }
 }
 
-function outputsOf({ outputs, config }: Settings, { hash }: World): { outputs?: Record<string, unknown> } {
+/** Who names record types means a webhook of the same command line too: it has no condition of its own then. */
+function outputsOf({ outputs, config, emit }: Settings, { hash }: World): { outputs?: Record<string, unknown> } {
   const given = outputs.length > 0 || config !== '' ? outputs : ['-']
-  return given.length === 0 ? {} : { outputs: Object.fromEntries(given.map((text) => [nameOfOutput(text, hash), outputKinds.find((kind) => kind.fits(text))!.means(text)])) }
+  const meant = (text: string): [string, object] => {
+    const output = outputKinds.find((kind) => kind.fits(text))!.means(text)
+    return [nameOfOutput(text, hash), output.type === 'webhook' && emit !== null ? { ...output, when: { type: emit } } : output]
+  }
+  return given.length === 0 ? {} : { outputs: Object.fromEntries(given.map(meant)) }
 }
 
 /** As it is written; but names are shown, and what follows a receiver's host and port may be its key: something else stands for it, the same in each run. */

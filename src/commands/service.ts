@@ -33,8 +33,8 @@ export async function service(options: ServiceOptions): Promise<number> {
   try {
     const config =
       configPath === null
-        ? await completeConfig({}, 'no configuration', read, seenEnv, { isCheck: true })
-        : await loadConfig(configPath, read, seenEnv, { isCheck: true })
+        ? await completeConfig({}, 'no configuration', read, seenEnv, { isOutside: true, isLenient: true })
+        : await loadConfig(configPath, read, seenEnv, { isOutside: true, isLenient: true })
     const needs = needsOf(config, { ...options, variables: [...variables] })
     print(unitText(needs))
     for (const note of needs.notes) printError(`conntrail: note: ${note}\n`)

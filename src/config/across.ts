@@ -102,15 +102,20 @@ function itemsOf(condition: Readonly<Record<string, unknown>>, key: string, path
   return Array.isArray(value) ? value.map((item, i) => [[...path, key, i], item] as const) : value === undefined ? [] : [[[...path, key], value]]
 }
 
-/** An output that waits for records which `emit` leaves out. */
+/** An output that waits for records which `emit` leaves out; a webhook that does not say what it wants waits for alerts and gaps. */
 function neverWritten(emit: unknown, outputs: readonly Part[], fault: Fault): ConfigError[] {
   if (emit === undefined || emit === null) return []
   const written = listOf(emit)
-  return outputs
-    .flatMap(([name, output]) => conditionsOf(output['when'], ['outputs', name, 'when']))
-    .flatMap(([path, condition]) => itemsOf(condition, 'type', path))
-    .filter(([, type]) => (recordTypes as readonly unknown[]).includes(type) && !written.includes(type))
-    .map(([path, type]) => fault(path, `no ${String(type)} record is written: emit leaves it out`))
+  const isSilent = !written.includes('alert') && !written.includes('gap')
+  const silent = outputs.filter(([, output]) => isSilent && output['type'] === 'webhook' && (output['when'] ?? null) === null)
+  return [
+    ...silent.map(([name]) => fault(['outputs', name, 'type'], 'nothing is sent: a webhook gets alerts and gaps unless when says otherwise, and emit leaves out both')),
+    ...outputs
+      .flatMap(([name, output]) => conditionsOf(output['when'], ['outputs', name, 'when']))
+      .flatMap(([path, condition]) => itemsOf(condition, 'type', path))
+      .filter(([, type]) => (recordTypes as readonly unknown[]).includes(type) && !written.includes(type))
+      .map(([path, type]) => fault(path, `no ${String(type)} record is written: emit leaves it out`)),
+  ]
 }
 
 function unknownInputs(inputs: readonly Part[], data: Readonly<Record<string, unknown>>, outputs: readonly Part[], fault: Fault): ConfigError[] {

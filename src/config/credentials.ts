@@ -26,8 +26,8 @@ interface Found {
 const nothingThere: ReadonlySet<unknown> = new Set(['ENOENT', 'ENOTDIR'])
 const denied: ReadonlySet<unknown> = new Set(['EACCES', 'EPERM'])
 
-/** `directory` is the service's, '' outside of one. A check looks also where the unit has systemd take it from. */
-export function credentialsIn(directory: string, read: ReadFile, isCheck: boolean): Credentials {
+/** `directory` is the service's, '' outside of one, where it is looked for also in the place from which the unit has systemd take it. */
+export function credentialsIn(directory: string, read: ReadFile, isOutside: boolean): Credentials {
   /** null where nothing is. What may not be read is no reason to look elsewhere. */
   const at = (place: string): Found | null => {
     try {
@@ -38,7 +38,7 @@ export function credentialsIn(directory: string, read: ReadFile, isCheck: boolea
     }
   }
   const handed = (path: string): Found | null => (directory === '' ? null : at(`${directory}/${credentialName(path)}`))
-  const stored = (path: string): Found | null => (isCheck && credentialSource(path) !== path ? at(credentialSource(path)) : null)
+  const stored = (path: string): Found | null => (isOutside && credentialSource(path) !== path ? at(credentialSource(path)) : null)
   const mend = (path: string, error: unknown): string => {
     const name = credentialName(path)
     const source = credentialSource(path)

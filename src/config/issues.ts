@@ -43,6 +43,7 @@ function isMeant(issue: Issue): boolean {
 
 function wordsOf(issue: Issue): string[] {
   if (issue.code === 'invalid_union') return issue.errors.flat().flatMap(wordsOf)
+  if (issue.code === 'custom') return (issue.params?.['words'] as string[] | undefined) ?? []
   return issue.code === 'invalid_value' ? issue.values.map(String) : []
 }
 

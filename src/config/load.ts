@@ -43,9 +43,8 @@ export function schema(formats: FormatNames): Readonly<Record<string, unknown>> 
 }
 
 function check(document: ConfigDocument, file: string, read: ReadFile, env: Env, options: LoadOptions): Config {
-  const isCheck = options.isCheck === true
   const warnings: string[] = []
-  const secrets: Secrets = { credentials: credentialsIn(env[CREDENTIALS_DIRECTORY] ?? '', read, isCheck), env, isCheck, files: new Set(), warnings }
+  const secrets: Secrets = { credentials: credentialsIn(env[CREDENTIALS_DIRECTORY] ?? '', read, options.isOutside === true), env, isLenient: options.isLenient === true, files: new Set(), warnings }
   if (document.errors.length > 0 && document.data === null) throw new ConfigErrors(document.errors)
   const data = isMap(document.data) ? { ...document.data, ...options.instead } : (document.data ?? options.instead ?? {})
   const version = isMap(data) ? data['version'] : undefined
@@ -76,16 +75,16 @@ function check(document: ConfigDocument, file: string, read: ReadFile, env: Env,
 interface Secrets {
   readonly credentials: Credentials
   readonly env: Env
-  readonly isCheck: boolean
+  readonly isLenient: boolean
   /** those that the configuration names, as it names them */
   readonly files: Set<string>
   readonly warnings: string[]
 }
 
 /** Files are read now, so that what is missing is known at the start and not with the first alert. */
-function secretReader({ credentials, env, isCheck, files, warnings }: Secrets): SecretReader {
+function secretReader({ credentials, env, isLenient, files, warnings }: Secrets): SecretReader {
   const missing = (fault: string): ReturnType<SecretReader> => {
-    if (!isCheck) return { fault }
+    if (!isLenient) return { fault }
     warnings.push(fault)
     return { text: '' }
   }

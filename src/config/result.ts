@@ -40,8 +40,10 @@ export type ReadFile = (path: string) => Uint8Array | string
 export interface LoadOptions {
   /** names of the line formats, for `format`; without them any text is taken */
   readonly formats?: readonly string[]
+  /** read by another than the service: its credentials are looked for where systemd takes them from, too */
+  readonly isOutside?: boolean
   /** only look at it: secrets that cannot be had now are warnings, for they may be there only when the service runs */
-  readonly isCheck?: boolean
+  readonly isLenient?: boolean
   /** parts that stand in the place of the file's, such as the inputs and outputs of a command line */
   readonly instead?: { readonly inputs?: unknown; readonly outputs?: unknown }
 }

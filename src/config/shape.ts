@@ -5,7 +5,7 @@
 import { z } from 'zod'
 import { FLOWS_MAX_LIMIT } from '../detectors/flows/table.js'
 import { alertRules, ctstateNames, endReasons, eventNames, gapCauses, kernelKinds, LINE_BYTES_MAX } from '../event.js'
-import { localClock } from '../formats/local-time.js'
+import { localClock, zoneNames } from '../formats/local-time.js'
 import { protocolNames, states } from '../kernel.js'
 import { logLevels } from '../log.js'
 import { canCompress } from '../outputs/file.js'
@@ -42,8 +42,9 @@ function say(context: Context, message: string, path: (string | number)[] = []):
   context.issues.push({ code: 'custom', message, path, input: context.value, params: { says: true } })
 }
 
-function expected(context: Context, message: string): never {
-  context.issues.push({ code: 'custom', message, input: context.value })
+/** `words`: one of them may have been meant. */
+function expected(context: Context, message: string, words: readonly string[] = []): never {
+  context.issues.push({ code: 'custom', message, input: context.value, params: { words } })
   return z.NEVER
 }
 
@@ -119,7 +120,7 @@ const zone = () =>
       localClock(value)
       return value
     } catch {
-      return expected(context, 'an IANA zone such as UTC or Europe/Berlin')
+      return expected(context, 'an IANA zone such as UTC or Europe/Berlin', zoneNames())
     }
   })
 

@@ -54,3 +54,8 @@ const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', '
 export function monthNumber(name: string): number {
   return months.indexOf(name) + 1
 }
+
+/** Zones by their names, for "did you mean". */
+export function zoneNames(): string[] {
+  return ['UTC', ...Intl.supportedValuesOf('timeZone')]
+}
