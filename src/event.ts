@@ -147,6 +147,8 @@ export class FlowEvent {
   portidLen = 0
   prognameAt = 0
   prognameLen = 0
+  /** What a vendor's kernel adds behind the tuples, by name. */
+  extra: Record<string, string | true> = {}
 
   /** Where the tracker looks for the flow: hash of the original tuple, and the number of its namespace and zone. */
   hash = 0
@@ -187,6 +189,8 @@ export const HAS_DELTA_TIME = 1 << 11
 /** a process caused the event */
 export const HAS_BY = 1 << 12
 export const HAS_PROGNAME = 1 << 13
+/** words of a vendor's kernel */
+export const HAS_EXTRA = 1 << 14
 
 /** One expectation event or row. Rare, so an ordinary object. */
 export interface ExpectEvent extends RecordTime {

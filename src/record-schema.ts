@@ -105,6 +105,11 @@ const flow: Properties = {
   stop: time('when the entry was removed'),
   delta_time: count('seconds from start to stop or to the row'),
   flow: text('the same on all records of one life of a connection', { pattern: '^[0-9a-f]{16}$' }),
+  extra: {
+    type: 'object',
+    description: "what a vendor's kernel adds behind the tuples: words with a value, and true for those without; at most 1,024 bytes, else it is left out",
+    additionalProperties: { anyOf: [{ type: 'string' }, { const: true }] },
+  },
   by: object('the process that caused the event; empty where only that there was one is known', { portid: count('its netlink port id', { maximum: 0xffffffff }), progname: text('its name') }),
   transition: object(
     'the change of state that this event is',

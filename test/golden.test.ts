@@ -84,7 +84,7 @@ describe('the golden records hold', () => {
     ...['NEW', 'ESTABLISHED', 'RELATED'].map((word) => `ctstate=${word}`),
     ...['orig', 'reply'].flatMap((side) => tuple.map((key) => `${side}.${key}`)),
     ...['unreplied=true', 'assured=true', 'offload=sw', 'offload=hw', 'mark', 'zone', 'secmark', 'secctx', 'helper', 'labels=[]', 'labels', 'use', 'id', 'start', 'stop', 'delta_time', 'flow'],
-    ...['by={}', 'by.portid', 'by.progname', 'transition.from=null', 'transition.from', 'transition.to', 'transition.after', 'time_source=local', 'time_source=received'],
+    ...['extra.l7proto', 'extra.attrs=', 'extra.slan=true', 'extra.RTCACHE', 'by={}', 'by.portid', 'by.progname', 'transition.from=null', 'transition.from', 'transition.to', 'transition.after', 'time_source=local', 'time_source=received'],
     ...['snat', 'dnat', 'both'].map((kind) => `nat.kind=${kind}`),
     ...['src', 'sport', 'dst', 'dport', 'id', 'srckey', 'dstkey'].map((key) => `nat.${key}`),
     ...['snat.src', 'snat.sport', 'dnat.dst', 'dnat.dport', 'both.src', 'both.sport', 'both.dst', 'both.dport'].map((key) => `nat:${key}`),

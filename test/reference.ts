@@ -86,6 +86,8 @@ interface FlowLine {
   exactStart: boolean
   deltaTime?: number
   by?: { portid?: number; progname?: string }
+  /** Words of a vendor's kernel. */
+  extra?: Map<string, string | true>
   /** The EXPECTED bit, where the form shows the status bits. */
   expected?: boolean
 }
@@ -314,7 +316,7 @@ function parseText(text: string, event: Event, at: Moment, zone: string): FlowLi
   // Names of labels may hold blanks, so they reach to the end.
   const labelled = /^(.*?)[ \t]labels(?:=(.*))?$/s.exec(body)
   const labels = labelled === null ? undefined : (labelled[2] ?? '') === '' ? [] : labelled[2]!.split(',')
-  const words = new Words((labelled?.[1] ?? body).match(/\[(?:start|stop)=[^\]]*\]|[^ \t]+/g) ?? [])
+  const words = new Words((labelled?.[1] ?? body).match(/\[[^\]]*\](?=[ \t]|$)|[^ \t]+/g) ?? [])
 
   let declared: Family | undefined
   let name = words.next('no protocol')
@@ -346,12 +348,20 @@ function parseText(text: string, event: Event, at: Moment, zone: string): FlowLi
 
   // Kernels have had these in several orders, [UNREPLIED] among them.
   const rest = new Map<string, string>()
+  const extra: Extra = new Map()
   for (let word = words.any(); word !== undefined; word = words.any()) {
     const match =
       /^\[(UNREPLIED|ASSURED|OFFLOAD|HW_OFFLOAD)()\]$/.exec(word) ??
       /^\[(start|stop)=([^\]]*)\]$/.exec(word) ??
       /^(mark|secmark|secctx|zone|delta-time|helper|use|id)=(.+)$/s.exec(word)
-    if (match === null) throw new Broken('unknown word')
+    if (match === null) {
+      // a vendor's word may stand before what belongs to the tuple
+      const own = /^(zone-reply|packets)=(.*)$/.exec(word)
+      if (own?.[1] === 'zone-reply') Object.assign(reply, tidy({ zone: nonZero(own[2], U16) }))
+      else if (own?.[1] === 'packets' && orig.packets !== undefined && reply.packets === undefined) Object.assign(reply, { packets: counter(own[2]!), bytes: counter(words.required('bytes')) })
+      else vendorWord(word, extra)
+      continue
+    }
     if (rest.has(match[1]!) || (early && match[1] === 'UNREPLIED')) throw new Broken('twice the same word')
     rest.set(match[1]!, match[2]!)
   }
@@ -373,8 +383,35 @@ function parseText(text: string, event: Event, at: Moment, zone: string): FlowLi
     stop: optional(rest.get('stop'), (value) => ctime(value, zone)),
     exactStart: false,
     deltaTime: optional(rest.get('delta-time'), (value) => integer(value, U32)),
+    extra: extra.size === 0 ? undefined : extra,
     by,
   }) as FlowLine
+}
+
+type Extra = Map<string, string | true>
+
+const KNOWN_WORDS =
+  'src dst sport dport type code srckey dstkey zone-orig zone-reply zone mark secmark secctx delta-time helper use id labels UNREPLIED ASSURED OFFLOAD HW_OFFLOAD USERSPACE start stop NEW UPDATE DESTROY'.split(' ')
+
+/** `key=value`, a bare word, `[FLAG]`, `[FLAG text]`, that no kernel of kernel.org prints there. */
+function vendorWord(word: string, extra: Extra): void {
+  const inner = /^\[([^\]]*)\]$/.exec(word)
+  if (inner !== null) {
+    const [, name, text] = /^([A-Za-z_][^\s=]*)(?:[\s=]+(.*))?$/s.exec(inner[1]!.trim()) ?? []
+    if (name === undefined || KNOWN_WORDS.includes(name)) throw new Broken('broken flag')
+    extra.set(name, text ?? true)
+    return
+  }
+  const pair = /^(\w[\w.-]*)=(.*)$/s.exec(word)
+  if (KNOWN_WORDS.includes(pair?.[1] ?? word)) throw new Broken('broken word')
+  if (pair === null && !/^\w([\w.:/+%@-]*\w)?$/.test(word)) throw new Broken('no word')
+  extra.set(pair?.[1] ?? word, pair?.[2] ?? true)
+}
+
+/** Too large a one is left out. */
+function extraOf(extra: Extra | undefined): Record<string, string | true> | undefined {
+  const object = extra === undefined ? undefined : Object.fromEntries(extra)
+  return Buffer.byteLength(JSON.stringify(object) ?? '') > 1024 ? undefined : object
 }
 
 /** SCTP, DCCP, GRE and UDP-Lite: modules, or gone from newer kernels. */
@@ -390,12 +427,21 @@ const SAVE_OPTIONS = [
 /** `-o save`: one line of options. */
 function parseSave(text: string, at: Moment): FlowLine {
   const { body, by } = splitUserspace(text)
-  const [command, ...words] = body.split(/[ \t]+/)
+  const [command, ...words] = body.match(/\[[^\]]*\](?=[ \t]|$)|[^ \t]+/g)!
   const given = new Map<string, string>()
-  for (let i = 0; i < words.length; i += 2) {
-    const [option, value] = [words[i]!, words[i + 1]]
-    if (!SAVE_OPTIONS.includes(option) || value === undefined || given.has(option)) throw new Broken('bad option')
-    given.set(option, value)
+  const extra: Extra = new Map()
+  while (words.length > 0) {
+    const option = words.shift()!
+    if (SAVE_OPTIONS.includes(option)) {
+      const value = words.shift()
+      if (value === undefined || given.has(option)) throw new Broken('bad option')
+      given.set(option, value)
+      continue
+    }
+    const has = (...options: string[]): boolean => options.some((known) => given.has(known))
+    if (!(has('-p') && has('-s') && has('-d') && has('-r', '-g') && has('-q', '-n'))) throw new Broken('bad option')
+    if (!option.startsWith('-')) vendorWord(option, extra)
+    else extra.set(option.replace(/^-+/, ''), /^[^-[]/.test(words[0] ?? '-') ? words.shift()! : true)
   }
   const need = (...options: string[]): string => {
     const found = options.filter((option) => given.has(option))
@@ -446,6 +492,7 @@ function parseSave(text: string, at: Moment): FlowLine {
     zone: nonZero(given.get('-w'), U16),
     secmark: nonZero(given.get('-c'), U32),
     exactStart: false,
+    extra: extra.size === 0 ? undefined : extra,
     by,
   }) as FlowLine
 }
@@ -1012,6 +1059,7 @@ class Tracker {
       stop: optional(line.stop, formatTime),
       delta_time: line.deltaTime,
       flow: life.label,
+      extra: extraOf(line.extra),
       by: line.by,
       transition,
       nat: natOf(line),

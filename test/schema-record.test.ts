@@ -20,9 +20,9 @@ const compile = (schema: object): ValidateFunction => new Ajv2020({ strict: true
 /** Only what is known now: known words alone, and no further key. */
 const closed = JSON.parse(JSON.stringify(recordSchema), (_key, value: unknown) => {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
-  const { examples, ...rest } = value as { examples?: string[]; type?: unknown }
+  const { examples, ...rest } = value as { examples?: string[]; type?: unknown; additionalProperties?: unknown }
   const words = examples === undefined ? {} : { enum: Array.isArray(rest.type) ? [...examples, null] : examples }
-  return { ...rest, ...words, ...(rest.type === 'object' ? { additionalProperties: false } : {}) }
+  return { ...rest, ...words, ...(rest.type === 'object' ? { additionalProperties: false } : {}), ...('additionalProperties' in rest ? { additionalProperties: rest.additionalProperties } : {}) }
 }) as { properties: object; additionalProperties?: boolean }
 // what the whole has not got, the type has
 delete closed.additionalProperties

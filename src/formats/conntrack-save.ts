@@ -7,8 +7,9 @@ import { PROTO_ICMP, PROTO_ICMPV6, PROTO_TCP, PROTO_UDP, protocolNames, RECORD_L
 import { FLOW, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
 import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
-import { got, isAt, isBlank, isLineEnd, latin1, readAddress, readNumber, skipBlanks, toScratch } from './scan.js'
+import { got, isAt, isBlank, isLineEnd, latin1, readAddress, readNumber, skipBlanks, toScratch, utf8 } from './scan.js'
 import { stateNumber } from './state-words.js'
+import { addExtra, readVendorWord } from './vendor-words.js'
 
 const numberOf = new Map(Object.entries(protocolNames).map(([number, name]) => [name, Number(number)]))
 const statusWords = new Set(['EXPECTED', 'SEEN_REPLY', 'ASSURED', 'FIXED_TIMEOUT', 'UNSET'])
@@ -41,8 +42,12 @@ const keyOptions: Readonly<Record<string, readonly [keys: number, tuple: 'orig' 
   '--icmpv6-id': [KEYS_ICMP, 'orig', 3, 0xffff],
 }
 
-/** Options whose value no record has. */
-const passedOver = new Set(['--orig-vtag', '--reply-vtag', '--role'])
+/** All of them; the values of `--orig-vtag`, `--reply-vtag` and `--role` are in no record. */
+const options = new Set([
+  ...Object.keys(addressOptions),
+  ...Object.keys(keyOptions),
+  ...['-p', '-t', '-u', '--state', '-w', '--orig-zone', '--reply-zone', '-c', '--orig-vtag', '--reply-vtag', '--role'],
+])
 
 export const conntrackSave: LineFormat = {
   name: 'conntrack-save',
@@ -80,6 +85,11 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
     }
     const nameEnd = endOfWord(p)
     const name = latin1(p, nameEnd)
+    if (!options.has(name) && hasProtocol && hasAddresses(event)) {
+      p = skipBlanks(name.startsWith('-') ? readVendorOption(p, nameEnd, event) : readVendorWord(p, event))
+      if (p < 0) return reject(context, `${name} is no option`)
+      continue
+    }
     const value = skipBlanks(nameEnd)
     const valueEnd = endOfWord(value)
     if (valueEnd === value) return reject(context, `${name} has no value`)
@@ -122,7 +132,7 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
         event.secmarkLen = valueEnd - value
         event.has |= HAS_SECMARK
       }
-    } else if (!passedOver.has(name)) {
+    } else if (!options.has(name)) {
       return reject(context, `unknown option ${name}`)
     }
     p = skipBlanks(valueEnd)
@@ -149,6 +159,19 @@ function readOptions(at: number, event: FlowEvent, context: LineContext): Outcom
 function reject(context: LineContext, reason: string): Outcome {
   context.reason = reason
   return REJECTED_LINE
+}
+
+function hasAddresses({ orig, reply }: FlowEvent): boolean {
+  return orig.srcLen !== 0 && orig.dstLen !== 0 && reply.srcLen !== 0 && reply.dstLen !== 0
+}
+
+/** An option that a vendor adds, with the word behind it unless that is an option too. Gives the offset behind it. */
+function readVendorOption(at: number, nameEnd: number, event: FlowEvent): number {
+  const value = skipBlanks(nameEnd)
+  const isAlone = isLineEnd(value) || page[value] === 45 || page[value] === 91
+  const end = isAlone ? nameEnd : endOfWord(value)
+  addExtra(event, utf8(at, nameEnd).replace(/^-+/, ''), isAlone ? true : utf8(value, end))
+  return end
 }
 
 function endOfWord(at: number): number {

@@ -38,6 +38,7 @@ import { monthNumber } from './local-time.js'
 import { readUserspace } from './by.js'
 import { CR, got, isAt, isBlank, isLineEnd, latin1, LF, readAddress, readAddress4, readCounter, readHex, readNumber, sameBytes, skipBlanks, skipSpaces, SPACE, TAB, toScratch, word } from './scan.js'
 import { readState, stateWord } from './state-words.js'
+import { readVendorWord } from './vendor-words.js'
 
 const bytes = page
 const view = pageView
@@ -675,8 +676,14 @@ function readTail(at: number, event: FlowEvent, context: LineContext): number {
     } else if (key === USER) {
       p = readUserspace(p, event)
       if (p < 0) return reject(context, 'broken [USERSPACE] suffix')
+    } else if ((key === PACK && event.reply.packetsLen === 0 && event.orig.packetsLen !== 0) || (key === ZONE && bytes[p + 4] === 45)) {
+      // a vendor's word came before them
+      p = readBetween(p, event, event.reply, 'reply')
+      if (p < 0) return reject(context, 'broken field behind the reply tuple')
+      continue
     } else {
-      return reject(context, 'unknown field behind the reply tuple')
+      p = readVendorWord(p, event)
+      if (p < 0) return reject(context, 'broken field behind the reply tuple')
     }
     if (bytes[p] === SPACE) p = bytes[p + 1] === SPACE ? skipSpaces(p) : p + 1
     else if (!isLineEnd(p)) return reject(context, 'a value is followed by something else than a blank')

@@ -30,7 +30,8 @@ import { PROTO_TCP, PROTO_UDP, RECORD_LINE_BYTES_MAX, statesOf, tcpStates } from
 import { FLOW, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
 import { readUserspace } from './by.js'
 import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
-import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipBlanks, toScratch } from './scan.js'
+import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipBlanks, toScratch, utf8 } from './scan.js'
+import { addExtra } from './vendor-words.js'
 
 const eventOf: Readonly<Record<string, number>> = { new: NEW, update: UPDATE, destroy: DESTROY }
 
@@ -69,6 +70,8 @@ function reject(context: LineContext, reason: string): Outcome {
 
 /** Values whose text may hold anything but their own end tag, because nothing is escaped. */
 const rawValues = new Set(['label', 'secctx', 'helper'])
+
+const whenParts = new Set(['hour', 'min', 'sec', 'wday', 'day', 'month', 'year'])
 
 /** One element being read. Offsets are of `text`; `base` is where it stands in the page. */
 class FlowElement {
@@ -121,6 +124,7 @@ class FlowElement {
       p += whole.length
       if (slash === '/') {
         if (open.pop() !== name) return `</${name}> closes nothing`
+        if (name === 'meta') this.#direction = ''
       } else if (rest.endsWith('/')) {
         this.#flag(name)
       } else {
@@ -156,6 +160,11 @@ class FlowElement {
   #flag(name: string): void {
     if (name === 'assured') this.#event.assured = true
     else if (name === 'unreplied') this.#event.unreplied = true
+    else if (this.#isBehindTuples) addExtra(this.#event, name, true)
+  }
+
+  get #isBehindTuples(): boolean {
+    return this.#direction === 'independent' || this.#direction === ''
   }
 
   /** A leaf's text from `from` to `to`. */
@@ -261,8 +270,9 @@ class FlowElement {
       case 'stop':
         return this.#nanoseconds(name, this.#text.slice(from, to))
       default:
-        // parts of <when>, minutes and seconds with a leading zero
-        this.#when[name] = /^[0-9]{1,4}$/.test(this.#text.slice(from, to)) ? Number(this.#text.slice(from, to)) : NaN
+        // minutes and seconds have a leading zero
+        if (whenParts.has(name)) this.#when[name] = /^[0-9]{1,4}$/.test(this.#text.slice(from, to)) ? Number(this.#text.slice(from, to)) : NaN
+        else if (this.#isBehindTuples) addExtra(event, name, utf8(at, end))
         return true
     }
   }

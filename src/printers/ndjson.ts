@@ -20,6 +20,7 @@ import {
   FROM_NONE,
   HAS_BY,
   HAS_DELTA_TIME,
+  HAS_EXTRA,
   HAS_HELPER,
   HAS_ID,
   HAS_LABELS,
@@ -84,6 +85,7 @@ const STOP = prepare(',"stop":"')
 const UTC_END = prepare('Z"')
 const DELTA_TIME = prepare(',"delta_time":')
 const FLOW = prepare(',"flow":"')
+const EXTRA = prepare(',"extra":')
 const BY = prepare(',"by":{')
 const PORTID = prepare('"portid":')
 const PROGNAME = prepare(',"progname":')
@@ -141,6 +143,9 @@ function slotOf(text: string): number {
   return slot.name
 }
 
+/** Of a record's `extra`, as JSON. */
+const EXTRA_BYTES_MAX = 1024
+
 const NO_CONTEXT: RecordContext = { host: '', input: '', netns: 0, netnsName: '', ridPrefix: null }
 
 export class NdjsonPrinter {
@@ -184,7 +189,10 @@ export class NdjsonPrinter {
     if ((has & (HAS_START | HAS_STOP | HAS_DELTA_TIME)) !== 0) o = printTimes(o, event)
     o = putHex(put(o, FLOW), event.flowHigh, event.flowLow)
     o = put(o, QUOTE)
-    if ((has & HAS_BY) !== 0) o = printBy(o, event)
+    if ((has & (HAS_EXTRA | HAS_BY)) !== 0) {
+      if ((has & HAS_EXTRA) !== 0) o = printExtra(o, event)
+      if ((has & HAS_BY) !== 0) o = printBy(o, event)
+    }
     if (event.from !== FROM_NONE) {
       o = put(o, transitionText(event.from, event.state))
       if (event.after >= 0) o = putSeconds(put(o, AFTER), event.after)
@@ -422,6 +430,13 @@ function printTime(at: number, sec: number, usec: number): number {
   const text = isoTime(sec, usec)
   for (let i = 0; i < 26; i++) out[at + i] = text.charCodeAt(i)
   return put(at + 26, UTC_END)
+}
+
+/** Nothing where it is larger than a record's `extra` may be. */
+function printExtra(at: number, event: FlowEvent): number {
+  const from = put(at, EXTRA)
+  const to = printJson(from, event.extra)
+  return to - from > EXTRA_BYTES_MAX ? at : to
 }
 
 function printBy(at: number, event: FlowEvent): number {
