@@ -53,6 +53,7 @@ async function main(): Promise<number> {
     stdoutIsTerminal: isatty(1),
     env,
     monotonic: () => Number(process.hrtime.bigint() / 1000n),
+    memoryLimit: process.constrainedMemory(),
   })
   return run(invocation, world, {
     pid: process.pid,

@@ -99,7 +99,7 @@ class Model {
     expect(new Set(lines.map(({ rid }) => rid)).size).toBe(lines.length)
     expect(this.#all().flatMap(({ gaps }) => gaps).filter(({ cause }) => cause !== 'file_rewritten')).toEqual([])
     expect(this.#all().flatMap(({ gaps }) => gaps).length).toBeLessThanOrEqual(this.#rewrites)
-    expect(this.#all().flatMap(({ diagnostics }) => diagnostics).filter((text) => !text.endsWith('*.log: nothing is there yet; it is waited for'))).toEqual([])
+    expect(this.#all().flatMap(({ diagnostics }) => diagnostics).filter((text) => !text.endsWith(': nothing is there yet; it is waited for'))).toEqual([])
   }
 
   async end(): Promise<void> {

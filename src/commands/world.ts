@@ -13,6 +13,8 @@ export interface ProcessFacts {
   readonly env: Readonly<Record<string, string | undefined>>
   /** CLOCK_MONOTONIC in microseconds */
   readonly monotonic: () => number
+  /** bytes, as process.constrainedMemory() has it: 0 where nothing is known, a number beyond all memory where no group has a limit */
+  readonly memoryLimit: number
 }
 
 export function openWorld(facts: ProcessFacts): World {
@@ -24,15 +26,9 @@ export function openWorld(facts: ProcessFacts): World {
     now: () => timeOf(nowMicroseconds()),
     bootId: bootId(),
     kernelRelease: release(),
-    memoryLimit: memoryLimit(),
+    memoryLimit: facts.memoryLimit > 0 ? Math.min(facts.memoryLimit, totalmem()) : totalmem(),
     initialNetns: initialNamespaceInode(),
   }
-}
-
-/** process.constrainedMemory() gives 0 where nothing is known, and a number beyond all memory where no group has a limit. */
-function memoryLimit(): number {
-  const limit = process.constrainedMemory()
-  return limit > 0 ? Math.min(limit, totalmem()) : totalmem()
 }
 
 /** '' where /proc is missing. */
