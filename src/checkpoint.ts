@@ -6,6 +6,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from 
 import { open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
+import { evenMilliseconds, notedAt } from './clock.js'
 
 const VERSION = 1
 const MAGIC = 'conntrail-checkpoint'
@@ -32,8 +33,8 @@ export class CheckpointStore {
   readonly #folder: string
   readonly #report: (message: string) => void
   #hasFailed = false
-  /** microseconds since the epoch; 0 none */
-  #written = 0
+  /** when it was written, by the clock for ages; NaN there is none */
+  #savedAtMs = NaN
 
   /** Makes the directory where it is missing, and takes it for this process alone. Throws StateError. */
   constructor(folder: string, pid: number, report: (message: string) => void) {
@@ -67,7 +68,7 @@ export class CheckpointStore {
         throw new StateError(`checkpoint ${path} has format ${found}, this version knows ${VERSION}: run the version that wrote it, or name another state directory`)
       }
       if (found !== null) {
-        this.#written = found.written
+        this.#savedAtMs = notedAt(found.written / 1000, evenMilliseconds())
         return found
       }
       this.#report(`checkpoint ${path} is damaged${name === CURRENT ? '; the one before it is used, or what the inputs do without' : ''}`)
@@ -95,7 +96,7 @@ export class CheckpointStore {
       await folder.sync().finally(() => folder.close())
       if (this.#hasFailed) this.#report(`checkpoint ${path(CURRENT)} is written again`)
       this.#hasFailed = false
-      this.#written = checkpoint.written
+      this.#savedAtMs = evenMilliseconds()
       return true
     } catch (error) {
       if (!this.#hasFailed) this.#report(`checkpoint ${path(CURRENT)} cannot be written: ${(error as Error).message}; the last one is kept, and everything else goes on`)
@@ -104,9 +105,9 @@ export class CheckpointStore {
     }
   }
 
-  /** How old the last checkpoint is; -1 there is none. `now` in seconds since the epoch. */
-  ageSeconds(now: number): number {
-    return this.#written === 0 ? -1 : Math.max(0, now - this.#written / 1e6)
+  /** How old the last checkpoint is; -1 there is none. */
+  get ageSeconds(): number {
+    return Number.isNaN(this.#savedAtMs) ? -1 : (evenMilliseconds() - this.#savedAtMs) / 1000
   }
 
   /** No checkpoint could be written lately. */

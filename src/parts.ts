@@ -1,4 +1,5 @@
 /** The catalogue: every format, input and output by name. Help and checks derive from it. */
+import { evenMilliseconds, wallAt } from './clock.js'
 import type { InputConfig, OutputConfig } from './config.js'
 import { TIME_BOOT, type Time } from './event.js'
 import { conntrackNotice } from './formats/conntrack-notice.js'
@@ -48,6 +49,8 @@ export interface World {
   /** CLOCK_MONOTONIC in microseconds */
   readonly monotonic: () => number
   readonly now: () => Time
+  /** microseconds by which that was set forward or back since the last call that told of it; 0 no more than a second */
+  readonly takeStep: () => number
   readonly bootId: string
   readonly kernelRelease: string
   /** bytes of memory that this process may have, of its control group or the machine */
@@ -290,10 +293,11 @@ async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, opt
   const { name } = output
   const { report } = options
   const folder = options.state === '' ? null : outputFolder(options.state, name)
+  const began = evenMilliseconds()
   const onLost = (loss: Loss): void => options.onLost(name, loss)
   const queue = await Spool.open({ folder: folder === null ? null : `${folder}/spool`, maxBytes: spoolBytes(output, options), whenFull: output.when_full, maxAgeMs: output.max_age, report, onLost })
   const deadLetters = await DeadLetterStore.open({ folder: folder === null ? null : `${folder}/${DEAD_LETTERS}`, output: name, origin: output.url.origin, maxBytes: DEAD_LETTERS_BYTES_MAX, report, onLost })
-  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), startedAt: Date.now(), report, graceMs: OUTPUT_GRACE_MS })
+  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), report, graceMs: OUTPUT_GRACE_MS, startedAt: () => wallAt(began) / 1000 })
   const { close } = webhook
   return Object.assign(webhook, {
     tellLosses: () => queue.reportLosses(),

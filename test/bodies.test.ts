@@ -151,7 +151,7 @@ describe('Slack', () => {
     await webhook.write(page(gap(7, { cause: 'restart' })))
     await until(() => queue.length === 0, 'acknowledged')
     const told = receiver.got.flatMap((got) => (JSON.parse(got.text) as { text: string }).text.split('\n'))
-    expect(told).toEqual(['kmsg_overrun, 1', 'kmsg_overrun, 10', 'restart, 1'].map((said) => `Input lost on gw1: ${said}`))
+    expect(told).toEqual(['kmsg_overrun, 1 lost', 'kmsg_overrun, 10 lost', 'restart, 1 lost'].map((said) => `Input lost on gw1: ${said}`))
   })
 })
 

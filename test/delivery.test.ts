@@ -8,7 +8,7 @@ import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, freePort, output, Pipe, Program, program, type Record_, scratch, sleep, start, until } from './process-harness.js'
-import { comes, configured, firstArrivals, isLong, Life, line, Written } from './run-harness.js'
+import { clockIsSettable, comes, configured, firstArrivals, isLong, Life, line, SettableClock, Written } from './run-harness.js'
 import { type Got, makePki, Receiver, receive, type Reply, ridsOf, status, stopReceivers } from './webhook-harness.js'
 import { seeded } from './seed.js'
 
@@ -41,6 +41,31 @@ const HASTY = {
 
 /** ... but what is slow is waited for: nothing is sent twice because the machine is busy. */
 const PATIENT = { ...HASTY, timeouts: { connect: '10s', headers: '30s', total: '40s' } }
+
+test.runIf(clockIsSettable).each(['+400d', '-20000d'])('the clock is set by %s while the receiver is down: everything that waits arrives', { timeout: 60_000 }, async (offset) => {
+  const receiver = await receive()
+  receiver.usual = status(503)
+  const log = scratch(`set${offset}.log`)
+  writeFileSync(log, '')
+  const clock = new SettableClock(scratch(`clock${offset}`))
+  const config = configured(`set${offset}`, {
+    inputs: { log: { type: 'file', path: log, from: 'start' } },
+    outputs: { hook: { type: 'webhook', url: receiver.url(), ...PATIENT } },
+  })
+  const life = new Life(['run', '-c', config, '--state', scratch(`state${offset}`)], { env: clock.env })
+  appendFileSync(log, Array.from({ length: 20 }, (_, i) => line(i + 1)).join(''))
+  await comes('a try', () => receiver.got.length > 0, life)
+  clock.set(offset)
+  const tries = receiver.got.length
+  await comes('tries by the new clock', () => receiver.got.length > tries + 3, life)
+  receiver.usual = status(200)
+  receiver.got.length = 0
+  appendFileSync(log, line(21))
+  await comes('all of them', () => new Set(receiver.rids).size >= 21, life)
+  await life.stop()
+  expect(life.said.filter(({ msg }) => /too old|lost/.test(msg as string))).toEqual([])
+  expect(life.done!.gaps).toBe(0)
+})
 
 describe('killed at any moment', () => {
   const KILLS = isLong ? 200 : 6

@@ -3,7 +3,8 @@ import { FlowTracker } from '../src/detectors/flows/tracker.js'
 import { Holders } from '../src/detectors/flows/holders.js'
 import { Levels } from '../src/detectors/levels.js'
 import { TableFull } from '../src/detectors/table-full.js'
-import { LINE_BYTES_MAX } from '../src/event.js'
+import type { HostClock } from '../src/clock.js'
+import { LINE_BYTES_MAX, timeOf } from '../src/event.js'
 import { localClock } from '../src/formats/local-time.js'
 import { lineFormats } from '../src/parts.js'
 import { NdjsonPrinter } from '../src/printers/ndjson.js'
@@ -27,6 +28,8 @@ export interface Options {
   /** merged by time, as several inputs that end are */
   readonly once?: boolean
   readonly name?: string
+  /** live inputs on a host with this clock, in place of bytes */
+  readonly host?: { readonly clock: HostClock; readonly inputs: readonly Input[] }
   /** the inputs can read the kernel's table anew, and are asked to */
   readonly resync?: () => void
 }
@@ -66,11 +69,13 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
   const channels = new Channels([{ route, outputs: [memoryOutput(written)] }], () => run.abort())
   const records: Records = new Records({ channels, tracker, tally, tableFull, own: context, levels: new Levels(), printer: new NdjsonPrinter() })
   const run: Run = new Run({
-    feeds: inputs.map((pieces) => ({ feed: memoryFeed(memoryInput(pieces, options)), isNamed: true })),
+    feeds: (options.host?.inputs ?? inputs.map((pieces) => memoryInput(pieces, options))).map((input) => ({ feed: memoryFeed(input), isNamed: true })),
     records,
     channels,
     once: options.once ?? inputs.length > 1,
-    now: () => ({ sec: RECEIVED_MICROSECONDS / 1e6, usec: 0 }),
+    now: () => timeOf(options.host?.clock.now() ?? RECEIVED_MICROSECONDS),
+    takeStep: () => options.host?.clock.takeStep() ?? 0,
+    tellStep: (from, to) => records.ownGap({ ...to, timeSource: 0, cause: 'clock_jump', count: 0, atLeast: -1, from, to }, 'clock'),
     report: (message) => diagnostics.push(message),
     sourceOf: (input, isMerged) =>
       new Source(
@@ -79,7 +84,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
           random: 'run',
           lineBytesMax: LINE_BYTES_MAX,
           context,
-          lines: newLineContext(localClock(options.timezone ?? 'UTC'), () => options.boot ?? null),
+          lines: newLineContext(localClock(options.timezone ?? 'UTC'), () => options.boot ?? input.boot()),
           text: true,
           formats: lineFormats(null),
           kernelFacts: { namesNamespaces: null, initialNetns: 0 },

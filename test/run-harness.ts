@@ -3,7 +3,7 @@
  * its output looked at while it grows. Lines are conntrack's events; the number that a line stands for is its mark.
  */
 import { type ChildProcess, execFileSync } from 'node:child_process'
-import { appendFileSync, closeSync, existsSync, openSync, readSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, closeSync, existsSync, openSync, readSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { expect } from 'vitest'
 import { program, type Record_, scratch, sleep, start, type Sums } from './process-harness.js'
 
@@ -32,6 +32,30 @@ export function range(from: number, to: number): number[] {
 
 export function add(path: string, ...marks: number[]): void {
   appendFileSync(path, marks.map((mark) => line(mark)).join(''))
+}
+
+const faketime = execFileSync('sh', ['-c', 'ls /usr/lib/*/faketime/libfaketimeMT.so.1 /usr/lib/faketime/libfaketimeMT.so.1 2>/dev/null | head -n 1'], { encoding: 'utf8' }).trim()
+/** Is faketime there? Where it is required and missing that is a failure. */
+export const clockIsSettable = faketime !== ''
+if (!clockIsSettable && process.env['CONNTRAIL_REQUIRE_KERNEL_TESTS'] === '1') throw new Error('faketime is missing')
+
+/** A clock for a program, and only for it, that is set while it runs: what it starts has it too, as on a host whose clock is set. Not the one that goes on evenly. */
+export class SettableClock {
+  readonly #path: string
+  readonly env: NodeJS.ProcessEnv
+
+  /** `path`: of a file that holds what it says. */
+  constructor(path: string) {
+    this.#path = path
+    this.env = { LD_PRELOAD: faketime, FAKETIME_TIMESTAMP_FILE: path, FAKETIME_NO_CACHE: '1', FAKETIME_DONT_FAKE_MONOTONIC: '1', NO_FAKE_STAT: '1' }
+    this.set('+0')
+  }
+
+  /** Against the machine's: `-1d`, `+3600`. Never read half written. */
+  set(offset: string): void {
+    writeFileSync(`${this.#path}.next`, offset)
+    renameSync(`${this.#path}.next`, this.#path)
+  }
 }
 
 export interface RunOptions {

@@ -469,6 +469,26 @@ describe('limits', () => {
     await spool.close()
   })
 
+  test.each([
+    ['is to come', 400],
+    ['was decades ago', -20_000],
+  ])('what an earlier run kept by a clock that %s is not too old, and ages from now on', async (_, days) => {
+    const day = 86_400_000
+    const folder = fresh()
+    let now = Date.now()
+    const before = await open({ folder, now: () => now + days * day })
+    await before.spool.append(lines(0, 20))
+    await before.spool.close()
+    const { spool, lost } = await open({ folder, maxAgeMs: day, now: () => now })
+    expect((await spool.peek(100, 1 << 20)).map(numberOf)).toHaveLength(20)
+    expect(spool.oldestAt).toBe(now)
+    now += day + 1
+    expect(await spool.peek(100, 1 << 20)).toEqual([])
+    spool.reportLosses()
+    expect(countOf(lost, 'too_old')).toBe(20)
+    await spool.close()
+  })
+
   test('leaves the volume what it must', async () => {
     let free = 1 << 20
     let now = 0

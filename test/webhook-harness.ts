@@ -239,7 +239,7 @@ export function open(url: string, config: Partial<WebhookConfig> = {}, options: 
     folder: null,
     host: 'gw1',
     wantsGaps: false,
-    startedAt: Date.now(),
+    startedAt: Date.now,
     report: (message) => reports.push(message),
     graceMs: 2000,
     ...options,

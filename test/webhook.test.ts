@@ -963,7 +963,7 @@ describe('episodes', () => {
     await first.webhook.write(page(alert('e1', 1)))
     await until(() => first.queue.length === 0, 'acknowledged')
     await first.webhook.close()
-    const second = open(receiver.url(), {}, { folder: state, startedAt: Date.now() + 5 * 3_600_000 })
+    const second = open(receiver.url(), {}, { folder: state, startedAt: () => Date.now() + 5 * 3_600_000 })
     await second.webhook.write(page(alert('e1', 2, { status: 'resolved', ended: new Date().toISOString() })))
     await until(() => second.queue.length === 0, 'acknowledged')
     expect(receiver.rids).toEqual(['e1.1', 'e1.2'])

@@ -3,6 +3,7 @@
  * it safely. Where nothing has moved it is written seldomer, only for its time, which a gap record after a crash begins with.
  */
 import type { CheckpointStore } from '../checkpoint.js'
+import { nowMicroseconds } from '../clock.js'
 import type { Levels } from '../detectors/levels.js'
 import type { TableFull } from '../detectors/table-full.js'
 import { type Time, timeOf } from '../event.js'
@@ -48,7 +49,7 @@ export class Memory {
     this.#lastWritten = checkpoint === null ? null : timeOf(checkpoint.written)
     if (checkpoint === null) return
     try {
-      remembered.tableFull.restore(checkpoint.detectors['tableFull'])
+      remembered.tableFull.restore(checkpoint.detectors['tableFull'], nowMicroseconds())
       // counters begin anew with the kernel
       if (checkpoint.bootId === world.bootId) remembered.levels.restore(checkpoint.detectors['levels'])
     } catch {
@@ -69,8 +70,7 @@ export class Memory {
   /** The cut is taken now, between batches; the rest goes on beside the loop. */
   keep(run: Run, channels: Channels): void {
     if (this.#writing !== null) return
-    const { sec, usec } = this.#world.now()
-    const age = this.#store.ageSeconds(sec + usec / 1e6)
+    const age = this.#store.ageSeconds
     this.#writing = this.#write(run, channels, age < 0 || age >= UNMOVED_SEC).finally(() => (this.#writing = null))
   }
 

@@ -1,6 +1,7 @@
 /** `conntrail` and `conntrail run`: inputs through the loop to the outputs. */
 import { CheckpointStore, StateError } from '../checkpoint.js'
 import type { Settings } from '../cli.js'
+import { evenMilliseconds, wallAt } from '../clock.js'
 import { ConfigErrors } from '../config.js'
 import { FlowTracker } from '../detectors/flows/tracker.js'
 import { Holders } from '../detectors/flows/holders.js'
@@ -82,6 +83,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
   const early: (() => void)[] = []
   let inTurn = (tell: () => void): void => void early.push(tell)
   let losses = 0
+  let steps = 0
   const onLost = (output: string, { count, reason, from, to }: Loss): void =>
     inTurn(() => records.ownGap({ ...world.now(), timeSource: 0, cause: 'output_dropped', count, atLeast: -1, from, to, output, reason }, `${world.random}:l${++losses}`))
   let channels: Channels | null = null
@@ -138,6 +140,8 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     channels,
     once: plan.once,
     now: world.now,
+    takeStep: world.takeStep,
+    tellStep: (from, to) => records.ownGap({ ...to, timeSource: 0, cause: 'clock_jump', count: 0, atLeast: -1, from, to }, `${world.random}:c${++steps}`),
     report,
     sourceOf: (input, isMerged) =>
       new Source(
@@ -159,10 +163,10 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
   })
   memory?.tellRestart(records)
   const seconds = (): number => world.now().sec + world.now().usec / 1e6
-  const startedAt = seconds()
+  const beganMs = evenMilliseconds()
   const snapshot = (): MetricsSnapshot =>
     standingOf({
-      ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt, plan: reload.plan, config: reload.numbers },
+      ...{ version: terminal.version, node: terminal.node, processNumbers: terminal.processNumbers, now: seconds, startedAt: wallAt(beganMs) / 1e6, plan: reload.plan, config: reload.numbers },
       ...{ feeds, run: running, records, channels: channels!, tally, tracker, tableFull, store },
     })
   const service = new Service({ plan, world, pid: terminal.pid, run: running, channels, feeds, snapshot, report })

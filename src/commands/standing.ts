@@ -49,7 +49,7 @@ export function standingOf(parts: StandingParts): MetricsSnapshot {
     outputs: outputNumbers(parts),
     tables: tableNumbers(parts.records),
     episodes: episodeNumbers(parts),
-    checkpoint: parts.store === null ? null : { ageSeconds: parts.store.ageSeconds(parts.now()), hasFailed: parts.store.hasFailed },
+    checkpoint: parts.store === null ? null : { ageSeconds: parts.store.ageSeconds, hasFailed: parts.store.hasFailed },
   }
 }
 

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { release, totalmem } from 'node:os'
 import { timeOf } from '../event.js'
-import { nowMicroseconds } from '../inputs/clock.js'
+import { hostClock, nowMicroseconds } from '../clock.js'
 import { initialNamespaceInode } from '../inputs/namespaces.js'
 import type { World } from '../parts.js'
 
@@ -24,6 +24,7 @@ export function openWorld(facts: ProcessFacts): World {
     seed: randomBytes(4).readInt32LE(),
     hash: (text) => createHash('sha256').update(text).digest('hex').slice(0, 12),
     now: () => timeOf(nowMicroseconds()),
+    takeStep: () => hostClock.takeStep(),
     bootId: bootId(),
     kernelRelease: release(),
     memoryLimit: facts.memoryLimit > 0 ? Math.min(facts.memoryLimit, totalmem()) : totalmem(),

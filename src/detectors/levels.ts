@@ -62,6 +62,15 @@ export class Levels {
     for (const { key, name, at, counters, levels = [] } of saved as Saved[]) this.#tables.set(key, { name, at: at ?? NaN, counters: new Map(counters), levels })
   }
 
+  /** The clock by which samples are taken was set, `by` microseconds forward. */
+  clockStepped(by: number): void {
+    for (const table of this.#tables.values()) {
+      table.at += by
+      table.levels = table.levels.map(({ at, count }) => ({ at: at + by, count }))
+      for (const [name, counted] of table.counters) table.counters.set(name, { ...counted, at: counted.at + by })
+    }
+  }
+
   /**
    * The sample with its differences; rates a second, to a thousandth. `flows` where a flow input watches the same namespace. Samples of two inputs have nothing to
    * do with each other, even where neither knows its namespace: `input` keeps them apart.

@@ -6,9 +6,9 @@
  */
 import { type Alert, type AlertRule, type KernelEvent, type KernelKind, type RecordTime, type Severity, type TableRecord, type Time, TIME_OWN, timeOf } from '../event.js'
 import type { FullTable, TopHolders } from '../stage.js'
-import { countSpans, type Episode, type EpisodeRule, logged, makeAlert, mix64 } from './table-full/episode.js'
+import { countSpans, type Episode, type EpisodeRule, logged, makeAlert, mix64, moveEpisode } from './table-full/episode.js'
 import { addOwner, noWindow, renameOwner, type Window, windowOf } from './table-full/limiter.js'
-import { beginWatch, isWatched, knownFrom, levelUntil, nextSample, type Span, type Watch, watchedUntil } from './table-full/watch.js'
+import { beginWatch, isWatched, knownFrom, levelUntil, moveWatch, nextSample, type Span, type Watch, watchedUntil } from './table-full/watch.js'
 
 /** Two of the limiter's windows: a window is reported only in the next. */
 export const QUIET_SEC_MIN = 10
@@ -85,7 +85,7 @@ interface Waiting {
   readonly initial: boolean
   readonly trusted: boolean
   /** microseconds since the epoch */
-  readonly from: number
+  from: number
   to: number
   count: number
   /** what an episode that they open is made from */
@@ -249,6 +249,24 @@ export class TableFull implements FullTable {
     return isFullAt(this.#full.get(netns === 0 ? -1 : netns), sec) || (netns !== 0 && isFullAt(this.#full.get(0), sec))
   }
 
+  /** The clock by which lines and samples come was set, `by` microseconds forward: what is held in times of before is moved along. */
+  clockStepped(by: number): void {
+    this.#now += by
+    this.#wake += by
+    this.#pruneAt += by
+    if (this.#window.begin >= 0) this.#window.begin += by
+    for (const episode of this.#episodes.values()) moveEpisode(episode, by)
+    for (const waiting of this.#waiting) {
+      waiting.from += by
+      waiting.to += by
+    }
+    for (const watch of this.#watches.values()) moveWatch(watch, by)
+    for (const full of this.#full.values()) {
+      full.from += Math.round(by / 1e6)
+      full.to += Math.round(by / 1e6)
+    }
+  }
+
   /** The end of all input: what waits is settled by what is known, and each open episode is written once more. */
   finish(): void {
     this.#settle(true)
@@ -275,8 +293,11 @@ export class TableFull implements FullTable {
     return state
   }
 
-  /** What `save` gave, in this run or an earlier one. Into a detector that has seen nothing yet. */
-  restore(saved: unknown): void {
+  /**
+   * What `save` gave, in this run or an earlier one. Into a detector that has seen nothing yet. Where its clock is ahead of `now` (microseconds), the clock was set
+   * back since.
+   */
+  restore(saved: unknown, now = Infinity): void {
     const state = saved as State
     this.#now = state.now
     this.#source = state.source
@@ -291,6 +312,7 @@ export class TableFull implements FullTable {
     this.#waiting = state.waiting.map((waiting) => ({ ...waiting }))
     for (const watch of state.watches) this.#watches.set(watch.netns, { ...watch, spans: watch.spans.map((span) => ({ ...span })) })
     for (const [netns, full] of state.full) this.#full.set(netns, { ...full })
+    if (this.#now > now + LATE) this.clockStepped(now - this.#now)
   }
 
   // ---- lines

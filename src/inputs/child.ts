@@ -11,7 +11,7 @@ import { accessSync, constants, statSync } from 'node:fs'
 import split2 from 'split2'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import { type BootTime, type Input, InputError, messageOf, type Notice, NOTICES_ONLY } from '../stage.js'
-import { nowMicroseconds } from './clock.js'
+import { nowMicroseconds } from '../clock.js'
 
 const LF = 10
 const SHELL = '/bin/sh'

@@ -5,7 +5,8 @@
  * Listening comes before dumping, and rows wait a moment before they are given, so that the event that made a row what it is comes before the row.
  */
 import { statSync } from 'node:fs'
-import { CHUNK_BYTES_MAX, type Gap, type GapCause, timeOf } from '../event.js'
+import { evenMilliseconds, nowMicroseconds, wallAt } from '../clock.js'
+import { CHUNK_BYTES_MAX, type Gap, type GapCause, type Time, timeOf } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, messageOf, type Notice, NOTICES_ONLY } from '../stage.js'
 import { releaseOf } from '../tool-release.js'
 import { Child, type ChildEnd, type Environment, howItEnded, saidOnce } from './child.js'
@@ -165,7 +166,7 @@ class ConntrackInput implements Input {
   #deafPatienceMs = RESTART_TOLD_MS
   #words: string[] = []
 
-  // what the kernel dropped
+  // what the kernel dropped; moments are of the even clock, 0 none
   #drops = 0
   #lost = 0
   /** the tool said that it lost something, and how much cannot be read */
@@ -203,7 +204,7 @@ class ConntrackInput implements Input {
     this.netnsName = options.netns?.name ?? ''
     this.netns = this.#inode()
     this.#balance = tool.events.includes('new') && tool.events.includes('destroy') ? new Balance() : null
-    this.#queue = new LineQueue(options.queueBytes ?? QUEUE_BYTES, microseconds)
+    this.#queue = new LineQueue(options.queueBytes ?? QUEUE_BYTES, evenMilliseconds)
     if (this.netns === 0) throw namespaceRefused(this.#namespacePath)
   }
 
@@ -246,7 +247,7 @@ class ConntrackInput implements Input {
   }
 
   receivedMicroseconds(): number {
-    return this.#received === 0 ? microseconds() : this.#received
+    return this.#received === 0 ? nowMicroseconds() : wallAt(this.#received)
   }
 
   boot(): BootTime | null {
@@ -269,7 +270,7 @@ class ConntrackInput implements Input {
     this.#isStopping = true
     this.#countDrops()
     this.#tellLoss()
-    this.#tellDeaf(microseconds())
+    this.#tellDeaf(evenMilliseconds())
     this.#stopTimers()
     this.#breakOff()
     if (this.#listener === null) return this.#end()
@@ -373,13 +374,13 @@ class ConntrackInput implements Input {
   }
 
   #gap(cause: GapCause, lost: { count?: number; atLeast?: number }, from: number, to: number): void {
-    const gap: Gap = { ...timeOf(microseconds()), timeSource: 0, cause, count: lost.count ?? -1, atLeast: lost.atLeast ?? -1, from: from === 0 ? null : timeOf(from), to: to === 0 ? null : timeOf(to) }
+    const gap: Gap = { ...timeOf(nowMicroseconds()), timeSource: 0, cause, count: lost.count ?? -1, atLeast: lost.atLeast ?? -1, from: wallTime(from), to: wallTime(to) }
     this.#notice({ gap })
   }
 
   #tellShed(): void {
     const shed = this.#queue.takeShed()
-    if (shed !== null) this.#gap('queue_full', { count: shed.lines }, shed.fromMicroseconds, shed.toMicroseconds)
+    if (shed !== null) this.#gap('queue_full', { count: shed.lines }, shed.fromMs, shed.toMs)
   }
 
   #wholeLines(): WholeLines {
@@ -465,7 +466,7 @@ class ConntrackInput implements Input {
     clearTimeout(this.#look)
     this.#isListening = true
     this.#socket = socket?.inode ?? ''
-    this.#soundAt = microseconds()
+    this.#soundAt = evenMilliseconds()
     this.#tellDeaf(this.#soundAt)
     this.#deafSince = 0
     clearTimeout(this.#poll)
@@ -514,7 +515,7 @@ class ConntrackInput implements Input {
     this.#lossLook = undefined
     this.#dumpTimer = undefined
     this.#isListening = false
-    this.#deafSince = microseconds()
+    this.#deafSince = evenMilliseconds()
     this.#deafCause = 'input_restart'
     this.#deafPatienceMs = RESTART_TOLD_MS
     if (this.#lostUncounted && this.#lost === 0) {
@@ -524,9 +525,9 @@ class ConntrackInput implements Input {
     }
     this.#tellLoss()
     this.#poll = setInterval(() => {
-      if (microseconds() - this.#deafSince > this.#deafPatienceMs * 1000) {
-        this.#tellDeaf(microseconds())
-        this.#deafSince = microseconds()
+      if (evenMilliseconds() - this.#deafSince > this.#deafPatienceMs) {
+        this.#tellDeaf(evenMilliseconds())
+        this.#deafSince = evenMilliseconds()
         this.#deafCause = 'input_restart'
         this.#deafPatienceMs = Math.min(RESTART_TOLD_MAX_MS, this.#deafPatienceMs * 2)
       }
@@ -544,7 +545,7 @@ class ConntrackInput implements Input {
     if (this.#lost > 0) this.#awaitEndOfLoss()
     if (this.#balance?.isShort(this.#entries()) === true && this.#dump === null && performance.now() >= this.#noMissingBefore) this.resync()
     const { shedSince } = this.#queue
-    if (shedSince !== 0 && microseconds() - shedSince > LOSS_TOLD_MS * 1000) this.#tellShed()
+    if (shedSince !== 0 && evenMilliseconds() - shedSince > LOSS_TOLD_MS) this.#tellShed()
   }
 
   #entries(): number {
@@ -578,7 +579,7 @@ class ConntrackInput implements Input {
     if (this.#socket === '' || pid === 0) return null
     const socket = listeningSockets(this.#proc, pid).find(({ inode }) => inode === this.#socket)
     if (socket === undefined) return null
-    const now = microseconds()
+    const now = evenMilliseconds()
     const grown = socket.drops - this.#drops
     this.#drops = socket.drops
     if (grown > 0) {
@@ -595,12 +596,12 @@ class ConntrackInput implements Input {
     this.#mustDrain = true
     if (this.#lossLook !== undefined) return
     if (this.#lostFrom === 0) this.#lostFrom = this.#soundAt
-    if (this.#lostTo === 0) this.#lostTo = microseconds()
-    const begun = microseconds()
+    if (this.#lostTo === 0) this.#lostTo = evenMilliseconds()
+    const begun = evenMilliseconds()
     this.#lossLook = setInterval(() => {
       this.#countDrops()
-      const now = microseconds()
-      if (now - this.#lostTo < LOSS_OVER_MS * 1000 && now - begun < LOSS_TOLD_MS * 1000) return
+      const now = evenMilliseconds()
+      if (now - this.#lostTo < LOSS_OVER_MS && now - begun < LOSS_TOLD_MS) return
       this.#tellLoss()
     }, LOSS_LOOK_MS)
     this.resync()
@@ -656,7 +657,7 @@ class ConntrackInput implements Input {
 
   #startDump(): void {
     this.#isDue = this.#mustDrain
-    this.#dumpBegun = microseconds()
+    this.#dumpBegun = evenMilliseconds()
     // before it, so that nothing goes between the two unseen
     if (this.#balance !== null && this.isLive) this.#balance.settle(this.#entries())
     if (this.isLive) this.#notice({ dump: 'begins' })
@@ -680,8 +681,8 @@ class ConntrackInput implements Input {
   #dumpOver(over: DumpOver): void {
     this.#dump = null
     if (!this.isLive) return this.#onceOver(over)
-    const now = microseconds()
-    const tookMs = (now - this.#dumpBegun) / 1000
+    const now = evenMilliseconds()
+    const tookMs = now - this.#dumpBegun
     if (over.failure === '') {
       this.#dumpFailures = 0
       this.#noDumpBefore = performance.now() + Math.max(DUMP_PAUSE_MS, tookMs * DUMP_PAUSE_TIMES)
@@ -774,7 +775,7 @@ function isFile(path: string): boolean {
   }
 }
 
-/** The clock: microseconds since the epoch. Of Date, for it follows when the clock is set. */
-function microseconds(): number {
-  return Date.now() * 1000
+/** Of a moment of the even clock; 0 is none. */
+function wallTime(evenMs: number): Time | null {
+  return evenMs === 0 ? null : timeOf(wallAt(evenMs))
 }

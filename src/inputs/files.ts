@@ -5,6 +5,7 @@
  * The rescan once a second is what is relied upon; hints from the kernel only make it earlier.
  */
 import { access, constants } from 'node:fs'
+import { hostClock } from '../clock.js'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import { nearest } from '../nearest.js'
 import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
@@ -592,7 +593,7 @@ class FilesFeed implements Feed, Shared {
   /** By the clock of the world; a time to come, when that was set back, is not old. */
   #isOld({ stat }: Found): boolean {
     const { ignoreOlderMs } = this.#options
-    return ignoreOlderMs !== null && Date.now() - Number(stat.mtimeMs) > ignoreOlderMs
+    return ignoreOlderMs !== null && hostClock.ageMs(Number(stat.mtimeMs)) > ignoreOlderMs
   }
 
   /** Behind its last whole line. */

@@ -5,6 +5,7 @@
  * Every record has a number, one more than that of the record before, so what the ring has overwritten is known exactly. Documentation/ABI/testing/dev-kmsg.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
+import { nowMicroseconds } from '../clock.js'
 import { type Gap, TIME_BOOT, TIME_RECEIVED, timeOf } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, type Notice, NOTICES_ONLY } from '../stage.js'
 
@@ -26,8 +27,6 @@ const STOP_BYTES = 1 << 20
 const KEPT_BYTES = 3 * (CHUNK_BYTES + RECORD_BYTES_MAX)
 /** A smaller difference between two measurements of one clock by the other is the time between the two looks. */
 const CLOCK_NOISE_US = 1000
-/** Resolution of Date.now, and what a step of the wall clock exceeds. */
-const CLOCK_STEP_MS = 5
 const COMMA = 44
 const ZERO = 48
 const BOOT_ID_DIGITS = 12
@@ -134,7 +133,7 @@ class KmsgInput implements Input {
       this.#last = { end: 0, seq: saved.seq, monotonic: saved.monotonic }
     } else {
       // what the kernel still said before it went down is in no ring any more
-      this.#news.push({ gap: { ...timeOf(this.#clock.wall()), timeSource: TIME_RECEIVED, cause: 'restart', count: -1, atLeast: 1, from: null, to: null } })
+      this.#news.push({ gap: { ...timeOf(nowMicroseconds()), timeSource: TIME_RECEIVED, cause: 'restart', count: -1, atLeast: 1, from: null, to: null } })
     }
     this.#marks.push(this.#last)
   }
@@ -161,7 +160,7 @@ class KmsgInput implements Input {
   }
 
   receivedMicroseconds(): number {
-    return this.#clock.wall()
+    return nowMicroseconds()
   }
 
   boot(): BootTime {
@@ -314,20 +313,10 @@ class PrintkClock {
   #nothingAt = -Infinity
   /** CLOCK_REALTIME less CLOCK_MONOTONIC, which changes when somebody sets the clock */
   #base: number
-  /** the same of this process's own clock, which does not know of that */
-  #step = 0
 
   constructor(monotonic: () => number) {
     this.#monotonic = monotonic
-    this.#base = this.wall() - monotonic()
-  }
-
-  /** Microseconds since the epoch. Date.now alone has milliseconds, timeOrigin alone the clock as it was set when the process began. */
-  wall(): number {
-    const own = performance.timeOrigin + performance.now()
-    const now = Date.now()
-    if (Math.abs(own + this.#step - now) > CLOCK_STEP_MS) this.#step = now - own
-    return Math.round((own + this.#step) * 1000)
+    this.#base = nowMicroseconds() - monotonic()
   }
 
   seenNothing(): void {
@@ -340,7 +329,7 @@ class PrintkClock {
   }
 
   boot(): BootTime {
-    const measured = this.wall() - this.#monotonic()
+    const measured = nowMicroseconds() - this.#monotonic()
     if (Math.abs(measured - this.#base) > CLOCK_NOISE_US) this.#base = measured
     return { microseconds: this.#base + this.#drift, source: TIME_BOOT }
   }

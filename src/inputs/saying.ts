@@ -1,6 +1,6 @@
 /** An input that has one thing to say, about what is no more or cannot be had, and nothing to read. */
 import { type Input, type Notice, NOTICES_ONLY } from '../stage.js'
-import { nowMicroseconds } from './clock.js'
+import { nowMicroseconds } from '../clock.js'
 
 const NOTHING = new Uint8Array(0)
 const NO_NOTICES: readonly Notice[] = []

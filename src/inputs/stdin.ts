@@ -9,7 +9,7 @@ import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
 import { CHUNK_BYTES_MAX, TIME_BOOT } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, messageOf } from '../stage.js'
-import { nowMicroseconds } from './clock.js'
+import { nowMicroseconds } from '../clock.js'
 import { bootOfFile } from './boot.js'
 import { positionOf } from './descriptor.js'
 

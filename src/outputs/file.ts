@@ -9,6 +9,7 @@ import { basename, dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { promisify } from 'node:util'
 import * as zlib from 'node:zlib'
+import { hostClock, nowMicroseconds } from '../clock.js'
 import type { Output } from '../stage.js'
 
 const LF = 10
@@ -120,7 +121,7 @@ class FileOutput implements Output {
     this.#file = openAtEnd(path)
     const found = fstatSync(this.#file.fd)
     this.#isFile = found.isFile()
-    this.#period = this.#periodOf(found.size > 0 ? found.mtimeMs : Date.now())
+    this.#period = this.#periodOf(found.size > 0 ? found.mtimeMs : nowMicroseconds() / 1000)
     if (!this.#isFile) return
     this.#timers.push(setInterval(() => void this.sync().catch(() => {}), SYNC_EVERY_MS).unref())
     if (rotate === null) return
@@ -351,8 +352,8 @@ class FileOutput implements Output {
     const { rotate, path, report } = this.#options
     if (rotate === null || !this.#isFile) return
     const { size } = this.#file
-    const period = this.#periodOf(Date.now())
-    const isDue = size > 0 && ((rotate.size !== null && size + bytes > rotate.size) || period !== this.#period)
+    const period = this.#periodOf(nowMicroseconds() / 1000)
+    const isDue = size > 0 && ((rotate.size !== null && size + bytes > rotate.size) || period > this.#period)
     if (!isDue) {
       this.#period = period
       return
@@ -584,11 +585,10 @@ function readSome(fd: number, block: Uint8Array, from: number): Promise<number> 
 async function removeOld(path: string, rotate: Rotation, currentBytes: number): Promise<void> {
   const files = await putAside(path)
   const sized = await Promise.all(files.map(async (file) => ({ ...file, ...(await stat(file.path).then(({ size, mtimeMs }) => ({ size, mtimeMs }))) })))
-  const now = Date.now()
   let total = currentBytes + sized.reduce((sum, file) => sum + file.size, 0)
   for (const [i, file] of sized.entries()) {
     const tooMany = rotate.keep !== null && sized.length - i > rotate.keep
-    const tooOld = rotate.maxAge !== null && now - file.mtimeMs > rotate.maxAge
+    const tooOld = rotate.maxAge !== null && hostClock.ageMs(file.mtimeMs) > rotate.maxAge
     const tooMuch = rotate.maxTotal !== null && total > rotate.maxTotal
     if (!tooMany && !tooOld && !tooMuch) continue
     total -= file.size

@@ -8,6 +8,7 @@
 import { createHash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
+import { evenMilliseconds, nowMicroseconds } from '../clock.js'
 import { type BodyRecord, linesOf, recordOf, valueOf } from '../printers/bodies/record.js'
 import type { Time } from '../event.js'
 import type { Output } from '../stage.js'
@@ -61,7 +62,9 @@ type Outcome =
 class WebhookOutput implements Webhook {
   readonly name: string
   readonly #options: WebhookOptions
+  /** milliseconds: for ages and waits, which goes on evenly; and the wall clock, for what others are told */
   readonly #now: () => number
+  readonly #wall: () => number
   readonly #url: URL
   readonly #redaction: Redaction
   readonly #episodes: Episodes
@@ -98,10 +101,11 @@ class WebhookOutput implements Webhook {
     const { config, folder, queue } = options
     this.name = config.name
     this.#options = options
-    this.#now = options.now ?? Date.now
+    this.#now = options.now ?? evenMilliseconds
+    this.#wall = options.now ?? (() => nowMicroseconds() / 1000)
     this.#url = new URL(config.url.address.reveal())
     this.#redaction = new Redaction(config)
-    this.#episodes = new Episodes(folder, (message) => this.#report(message))
+    this.#episodes = new Episodes(folder, this.#now(), (message) => this.#report(message))
     const { host, wantsGaps } = options
     this.#messages = new Messages({ config, host, wantsGaps, episodes: this.#episodes, idOf: (record) => this.#idOf([record]) })
     this.#takesGzip = this.#messages.mayCompress ? 'maybe' : 'no'
@@ -166,7 +170,7 @@ class WebhookOutput implements Webhook {
       paused: this.#paused,
       lastError: this.#lastError,
       lastSuccess: this.#lastSuccess,
-      nextAttempt: this.#patience.notBefore > this.#now() ? this.#patience.notBefore : null,
+      nextAttempt: this.#patience.notBefore > this.#now() ? this.#patience.notBefore - this.#now() + this.#wall() : null,
       certificateExpires: this.#sender.certificateExpires,
     }
   }
@@ -199,7 +203,7 @@ class WebhookOutput implements Webhook {
 
   #isAdmitted(record: BodyRecord): boolean {
     if (!this.#messages.carries(record.type)) return false
-    return record.type !== 'alert' || this.#episodes.admits(valueOf(record), this.#options.startedAt - OLD_MS)
+    return record.type !== 'alert' || this.#episodes.admits(valueOf(record), this.#options.startedAt() - OLD_MS)
   }
 
   /** One batch after the other until it is stopped. */
@@ -394,7 +398,7 @@ class WebhookOutput implements Webhook {
       this.#report(`${this.#paused}. Nothing more is sent; what waits is kept within its limits`)
       return 'later'
     }
-    const wait = retryAfter(answer.headers['retry-after'], answer.headers['date'], this.#now(), this.#options.config.max_retry_after)
+    const wait = retryAfter(answer.headers['retry-after'], answer.headers['date'], this.#wall(), this.#options.config.max_retry_after)
     if (verdict === 'paused') {
       if (this.#paused === '') this.#report(`${pauseReason(answer.status)}. Everything is kept within its limits, and tried again now and then`)
       this.#paused = pauseReason(answer.status)
@@ -409,7 +413,7 @@ class WebhookOutput implements Webhook {
     this.#patience.succeeded()
     if (isDelivered) {
       this.#counts.requests++
-      this.#lastSuccess = this.#now()
+      this.#lastSuccess = this.#wall()
     }
     this.#paused = ''
     if (this.#isReported) this.#report('it takes records again')
@@ -436,7 +440,7 @@ class WebhookOutput implements Webhook {
       ...(config.token === null ? {} : { authorization: `Bearer ${config.token.reveal()}` }),
       ...Object.fromEntries(Object.entries(config.headers).map(([name, value]) => [name.toLowerCase(), value.reveal()])),
       ...(isCompressed ? { 'content-encoding': 'gzip' } : {}),
-      ...(config.signing === null ? {} : signatureHeaders(config.signing, id, Math.floor(this.#now() / 1000), body)),
+      ...(config.signing === null ? {} : signatureHeaders(config.signing, id, Math.floor(this.#wall() / 1000), body)),
     }
   }
 

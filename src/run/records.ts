@@ -25,6 +25,8 @@ import type { Channels } from './channel.js'
 
 /** Live lines may be of the next moment, by clocks that differ; what is of later still does not move the clock. */
 const AHEAD_SEC = 5
+/** What was on its way while the clock was set (in a pipe, in a queue) is stamped by the clock before, and comes within so long. */
+const ON_ITS_WAY_SEC = 30
 const TABLES_MAX = 1024
 /** So far apart may what we hold for alive and the kernel's count be, and for so long; a few are always on the way. */
 const APART = 0.02
@@ -85,6 +87,9 @@ export class Records {
   readonly #lookedInBatch = new Set<number>()
   /** since when live flows and the kernel's count differ, in seconds; -1 they do not */
   #apartSince = -1
+  /** the last step of the host's clock, in seconds; 0 when everything that was stamped before it has come */
+  #stepSec = 0
+  #steppedAt = 0
   /** whose records are being printed */
   #source: Origin | null = null
 
@@ -118,7 +123,12 @@ export class Records {
 
   /** Tracks a flow and counts what became of it. */
   follow(event: FlowEvent, source: Origin): void {
+    if (this.#stepSec !== 0) return this.#followOverStep(event, source)
     if (event.sec > this.clockSec) this.#advance(event, source)
+    this.#track(event, source)
+  }
+
+  #track(event: FlowEvent, source: Origin): void {
     this.tracker.track(event)
     this.tally.events[event.event]++
     if (event.event === DESTROY) this.tally.ends[event.reason]++
@@ -138,12 +148,16 @@ export class Records {
   }
 
   kernel(event: KernelEvent, source: Origin): void {
-    this.#advance(event, source)
+    const sec = this.#secNow(event.sec, source)
+    const heard = sec === event.sec ? event : { ...event, sec }
+    this.#advance(heard, source)
     this.channels.print((route) => route.wants('kernel', event, this.#input), () => this.printer.kernel(event, source.ridOf(event.position)))
-    this.#parts.tableFull.kernel(event, source.kernelFacts)
+    this.#parts.tableFull.kernel(heard, source.kernelFacts)
   }
 
-  sample(sample: TableSample, source: Origin): void {
+  sample(taken: TableSample, source: Origin): void {
+    const sec = this.#secNow(taken.sec, source)
+    const sample = sec === taken.sec ? taken : { ...taken, sec }
     // one that waited in its input while the counters were looked at out of turn
     if (source.input.look !== undefined && sample.sec * 1e6 + sample.usec < (this.#looked.get(sample.netns) ?? 0)) return
     this.#advance(sample, source)
@@ -222,6 +236,39 @@ export class Records {
     if (now.sec > this.clockSec) this.clockSec = now.sec
     this.#parts.tableFull.advance(now)
     this.tracker.sweepGone()
+  }
+
+  /**
+   * The host's clock was set, `by` microseconds forward. What follows is in its new times: what is held is moved along, so that nothing ages and nothing lies in the
+   * future for it.
+   */
+  clockStepped(by: number, now: Time): void {
+    this.clockSec += Math.round(by / 1e6)
+    if (this.#apartSince >= 0) this.#apartSince += Math.round(by / 1e6)
+    for (const [netns, at] of this.#looked) this.#looked.set(netns, at + by)
+    this.#parts.tableFull.clockStepped(by)
+    this.#parts.levels.clockStepped(by)
+    this.tracker.clockStepped(by)
+    this.#stepSec = Math.round(by / 1e6)
+    this.#steppedAt = now.sec
+  }
+
+  /** A flow that may have been stamped before the clock was set is tracked by the time that it has now, and keeps its stamp. */
+  #followOverStep(event: FlowEvent, source: Origin): void {
+    const { sec } = event
+    event.sec = this.#secNow(sec, source)
+    if (event.sec > this.clockSec) this.#advance(event, source)
+    this.#track(event, source)
+    event.sec = sec
+  }
+
+  /** A time by the clock as it is now: one that lies nearer to what the clock would have said before it was set was read from it then. */
+  #secNow(sec: number, source: Origin): number {
+    if (this.#stepSec === 0) return sec
+    if (source.receivedSec - this.#steppedAt > ON_ITS_WAY_SEC) this.#stepSec = 0
+    const since = source.receivedSec - sec
+    const sinceThen = Math.abs(since - this.#stepSec)
+    return sinceThen < Math.abs(since) && sinceThen <= ON_ITS_WAY_SEC ? sec + this.#stepSec : sec
   }
 
   /** The inputs are at their end. */

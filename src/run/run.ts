@@ -3,7 +3,7 @@
  * for. Live inputs are taken as they come, one batch after the other, and once a second the clock of the world enters as a batch of its own. Inputs that end are
  * merged by time, so that the same files give the same bytes in every run.
  */
-import type { Time } from '../event.js'
+import { type Time, timeOf } from '../event.js'
 import { type Feed, type Input, InputError, messageOf, NOTICES_ONLY } from '../stage.js'
 import type { Channels } from './channel.js'
 import type { Records } from './records.js'
@@ -23,6 +23,10 @@ export interface RunParts {
   /** all inputs end: merge them by time */
   readonly once: boolean
   readonly now: () => Time
+  /** Microseconds by which the host's clock was set forward or back since the last call that gave any. */
+  readonly takeStep: () => number
+  /** Tells of it: what the clock said just before, and says now. */
+  readonly tellStep: (from: Time, to: Time) => void
   /** Something failed, and the rest goes on. */
   readonly report: (message: string) => void
   /** Called between batches, once a second. */
@@ -251,6 +255,7 @@ export class Run {
       this.#remove(source)
       return true
     }
+    this.#followClock()
     source.take(n)
     // an input whose position is that of its last record must not run ahead of what is worked through
     const mayReadAhead = source.input.ridBy !== 'position'
@@ -303,9 +308,20 @@ export class Run {
     if (this.#tickedAt !== 0) this.latenessMs = Math.max(0, at - this.#tickedAt - TICK_MS, this.latenessMs * LATENESS_FADES)
     this.#tickedAt = at
     const { records, now, onTick } = this.#parts
+    this.#followClock()
     if (this.#sources.some((source) => source.input.isLive || source.seemsLive)) records.tick(now())
     onTick?.()
     return true
+  }
+
+  /** When the clock was set: what follows is in its new times, and so what is held must be. A followed file may be another host's: it counts where its lines are of now. */
+  #followClock(): void {
+    const { records, takeStep, tellStep, now } = this.#parts
+    const step = takeStep()
+    if (step === 0 || !this.#sources.some(({ input, seemsLive }) => seemsLive || (input.isLive && input.ridBy !== 'offset'))) return
+    const to = now()
+    tellStep(timeOf(to.sec * 1e6 + to.usec - step), to)
+    records.clockStepped(step, to)
   }
 
   async #merged(): Promise<void> {

@@ -1,4 +1,5 @@
 /** What was lost, summed until it is told: one report for a burst, and while it lasts seldomer and seldomer. */
+import { evenMilliseconds } from '../clock.js'
 import type { Loss } from '../stage.js'
 import { type Span, spanOfBoth } from './lines.js'
 
@@ -30,7 +31,7 @@ export class Losses {
     merge(this.#untold, { count, reason, from: span.from, to: span.to })
     this.isUnsaved = true
     if (this.#timer !== null || this.#isEnding) return
-    this.#wait = Date.now() - this.#toldAt > 2 * this.#wait ? FIRST_MS : Math.min(LATER_MS_MAX, this.#wait * 2)
+    this.#wait = evenMilliseconds() - this.#toldAt > 2 * this.#wait ? FIRST_MS : Math.min(LATER_MS_MAX, this.#wait * 2)
     this.#timer = setTimeout(() => this.tell(), this.#wait).unref()
   }
 
@@ -38,7 +39,7 @@ export class Losses {
   tell(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
-    this.#toldAt = Date.now()
+    this.#toldAt = evenMilliseconds()
     const losses = [...this.#untold.values()]
     this.#untold = new Map()
     for (const loss of losses) {

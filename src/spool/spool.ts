@@ -5,6 +5,7 @@
  */
 import { join } from 'node:path'
 import type { Time } from '../event.js'
+import { evenMilliseconds, notedAt } from '../clock.js'
 import type { Entry, Loss, Queue } from '../stage.js'
 import { CURSOR_BYTES, type Cursor, FILE_MODE, loadCursor, saveCursor, syncFolder } from './cursor.js'
 import { type Disk, realDisk } from './disk.js'
@@ -35,7 +36,7 @@ export interface SpoolOptions {
   readonly report: (message: string) => void
   /** for a gap record: sums of bursts, exact */
   readonly onLost: (loss: Loss) => void
-  /** the file system and the clock (milliseconds) */
+  /** the file system, and the clock: milliseconds since the epoch that go on evenly, wherever the host's is set */
   readonly disk?: Disk
   readonly now?: () => number
 }
@@ -115,13 +116,17 @@ export class Spool implements Queue {
   /** when it last found no room for what is shed first, milliseconds; room that was made since undoes it */
   #shedAt = -Infinity
   #isClosed = false
+  /** when this run began, and from which number on records are of it */
+  readonly #openedAt: number
+  #ownFrom = 0
 
   private constructor(options: SpoolOptions) {
-    this.#options = { segmentBytes: 8 << 20, maxAgeMs: 72 * 3600_000, minFreeBytes: 0, durability: 'fsync', disk: realDisk, now: Date.now, ...options }
+    this.#options = { segmentBytes: 8 << 20, maxAgeMs: 72 * 3600_000, minFreeBytes: 0, durability: 'fsync', disk: realDisk, now: evenMilliseconds, ...options }
     this.#segmentMax = Math.min(this.#options.segmentBytes, Math.floor(this.#options.maxBytes / 8))
     this.#losses = new Losses(options.onLost)
+    this.#openedAt = this.#options.now()
     // a new spool does not begin with the numbers of one before it, that a receiver may remember
-    this.#nextSeq = Math.max(1, Math.trunc(this.#options.now() * 1000))
+    this.#nextSeq = Math.max(1, Math.trunc(this.#openedAt * 1000))
     this.#acked = this.#nextSeq - 1
     this.#sure = this.#nextSeq
   }
@@ -130,6 +135,7 @@ export class Spool implements Queue {
   static async open(options: SpoolOptions): Promise<Spool> {
     const spool = new Spool(options)
     if (options.folder !== null) await spool.#restore(options.folder)
+    spool.#ownFrom = spool.#nextSeq
     spool.#found = spool.length + sumOf(spool.lostBy)
     return spool
   }
@@ -499,10 +505,15 @@ export class Spool implements Queue {
     const lines = asBuffer(frame.lines)
     let seq = frame.seq
     eachLine(lines, (from, to) => {
-      if (seq > behind) this.#window.push({ seq, bytes: lines.subarray(from, to), type: typeOf(lines, from, to), time: frame.time, isDone: false })
+      if (seq > behind) this.#window.push({ seq, bytes: lines.subarray(from, to), type: typeOf(lines, from, to), time: this.#takenAt(frame), isDone: false })
       seq++
     })
     return true
+  }
+
+  /** Of an earlier run, as old as may be believed. */
+  #takenAt({ seq, time }: Frame): number {
+    return seq < this.#ownFrom ? notedAt(time, this.#openedAt) : time
   }
 
   // ---- what goes away
@@ -893,8 +904,8 @@ export class Spool implements Queue {
       const from = Math.max(item.seq, segment.nextSeq)
       if (item.lines.length > 0) segment.live += this.#waitingOf(from, item.seq + item.count - from)
       segment.nextSeq = item.seq + item.count
-      segment.firstTime ||= item.time
-      segment.lastTime = item.time
+      segment.lastTime = notedAt(item.time, this.#openedAt)
+      segment.firstTime ||= segment.lastTime
       segment.span = spanOfBoth(segment.span, spanOf(asBuffer(item.lines)))
     }
     if (segment === null && !isDamaged) {

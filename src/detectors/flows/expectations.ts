@@ -18,7 +18,7 @@ interface Expectation {
   readonly tuple: ExpectTuple
   readonly mask: ExpectTuple | null
   readonly permanent: boolean
-  readonly deadline: number
+  deadline: number
   /** microseconds since the epoch, or -1 while it lives */
   destroyed: number
   claimed: boolean
@@ -54,6 +54,14 @@ export class Expectations {
       return true
     }
     return false
+  }
+
+  /** The clock was set, `by` microseconds forward. */
+  clockStepped(by: number): void {
+    for (const kept of this.#kept.values()) {
+      kept.deadline += by
+      if (kept.destroyed >= 0) kept.destroyed += by
+    }
   }
 
   learn(event: ExpectEvent, table: FlowTable): void {

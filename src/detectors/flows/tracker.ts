@@ -33,6 +33,8 @@ import {
   KEYS_NONE,
   NEW,
   TIME_RECEIVED,
+  type Time,
+  timeOf,
   UPDATE,
 } from '../../event.js'
 import {
@@ -188,6 +190,33 @@ export class FlowTracker {
         break
       default:
         this.#onEntry(event, scope, ref, hasId)
+    }
+  }
+
+  /**
+   * The clock by which lines are stamped was set, `by` microseconds forward. Begins that are the kernel's own words stay: lines repeat them, and lives are named by
+   * them.
+   */
+  clockStepped(by: number): void {
+    const { table } = this
+    const moved = (sec: number, usec: number): Time => timeOf(Math.max(0, sec * 1e6 + usec + by))
+    this.#now = Math.max(0, this.#now + Math.round(by / 1e6))
+    this.expectations.clockStepped(by)
+    this.#limitFrom = moved(this.#limitFrom.sec, this.#limitFrom.usec)
+    this.#limitTo = moved(this.#limitTo.sec, this.#limitTo.usec)
+    for (let place = 0; place < table.places; place++) {
+      const ref = table.at(place)
+      if (ref === 0) continue
+      const flags = table.flags(ref)
+      const last = table.lastSec(ref)
+      if (last !== 0 && last !== NEVER_SEC) {
+        const { sec, usec } = moved(last, table.lastUsec(ref))
+        table.setLast(ref, sec, usec, table.state(ref))
+      }
+      if ((flags & FLAG_BEGIN_NEW) !== 0) {
+        const { sec, usec } = moved(table.beginSec(ref), table.beginUsec(ref))
+        table.setBegin(ref, sec, usec, FLAG_BEGIN_NEW)
+      }
     }
   }
 

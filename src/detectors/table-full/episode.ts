@@ -25,7 +25,7 @@ export interface Episode {
   readonly severity: Severity
   /** notices so far */
   seq: number
-  readonly started: number
+  started: number
   /** last evidence */
   ended: number
   /** the same for the closing: late lines hold the episode open from when they came */
@@ -96,6 +96,15 @@ export function countSpans(episode: Episode, watch: Watch): void {
 
 function isOf(span: Span, { started }: Episode): boolean {
   return span.to >= started || (span.to >= started - CLOCKS_DIFFER && span.drop > span.failed)
+}
+
+/** The clock was set, `by` microseconds forward. */
+export function moveEpisode(episode: Episode, by: number): void {
+  episode.started += by
+  episode.ended += by
+  episode.held += by
+  episode.noticed += by
+  if (episode.since >= 0) episode.since += by
 }
 
 export function makeAlert(episode: Episode, context: NoticeContext): Alert {

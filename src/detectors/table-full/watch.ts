@@ -74,6 +74,12 @@ export function nextSample(watch: Watch, record: TableRecord, at: number): Span 
   return span
 }
 
+/** The clock was set, `by` microseconds forward. */
+export function moveWatch(watch: Watch, by: number): void {
+  watch.at += by
+  watch.spans = watch.spans.map((span) => ({ ...span, from: span.from + by, to: span.to + by }))
+}
+
 function take(watch: Watch, record: TableRecord): void {
   if (record.netnsName !== '') watch.name = record.netnsName
   watch.drop = record.total?.drop ?? -1

@@ -3,6 +3,7 @@
  *
  * Rows wait a moment before they are given: the events that made them what they are come through a pipe of their own, and must come first.
  */
+import { evenMilliseconds } from '../../clock.js'
 import { messageOf } from '../../stage.js'
 import { Child, type ChildEnd, type Environment, howItEnded } from '../child.js'
 import { WholeLines } from './lines.js'
@@ -20,7 +21,7 @@ export interface DumpOptions {
   readonly comesFrom: string
   /** milliseconds; 0 gives rows at once */
   readonly holdMs: number
-  /** whole rows, and when they were read in microseconds since the epoch */
+  /** whole rows, and when they were read by the even clock */
   onRows(rows: Uint8Array, at: number): void
   /** bytes of rows that wait for the loop */
   rowsWaiting(): number
@@ -117,9 +118,9 @@ export class TableDump {
   #hold(rows: Uint8Array): void {
     const { holdMs, onRows, rowsWaiting } = this.#options
     if (holdMs === 0) {
-      onRows(rows, Date.now() * 1000)
+      onRows(rows, evenMilliseconds())
     } else {
-      this.#held.push({ rows, at: Date.now() * 1000 })
+      this.#held.push({ rows, at: evenMilliseconds() })
       this.#heldBytes += rows.length
       if (this.#held.length === 1) this.#releaseLater()
     }
@@ -133,7 +134,7 @@ export class TableDump {
     const { holdMs } = this.#options
     setTimeout(() => {
       if (this.#isOver) return
-      this.#release((Date.now() - holdMs) * 1000)
+      this.#release(evenMilliseconds() - holdMs)
       if (this.#held.length > 0) this.#releaseLater()
     }, holdMs / 2)
   }

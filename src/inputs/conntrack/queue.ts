@@ -22,22 +22,22 @@ interface Block {
   from: number
   end: number
   isRows: boolean
-  /** microseconds since the epoch, of the read */
+  /** of the read */
   readonly at: number
 }
 
 /** Lines that were shed since it was last told, and from when to when. */
 export interface Shed {
   readonly lines: number
-  readonly fromMicroseconds: number
-  readonly toMicroseconds: number
+  readonly fromMs: number
+  readonly toMs: number
 }
 
 export interface Taken {
   readonly bytes: number
   readonly notices: readonly Notice[]
   readonly isRows: boolean
-  /** when the first of the bytes was read, microseconds */
+  /** when the first of the bytes was read */
   readonly at: number
 }
 
@@ -57,7 +57,7 @@ export class LineQueue {
   #shedFrom = 0
   #shedTo = 0
 
-  /** `max`: bytes of events at most. `clock` gives microseconds since the epoch. */
+  /** `max`: bytes of events at most. `clock` gives milliseconds that go on evenly, and so do all moments here. */
   constructor(max: number, clock: () => number) {
     this.#max = max
     this.#clock = clock
@@ -130,7 +130,7 @@ export class LineQueue {
   /** What was shed since the last call; null when nothing. */
   takeShed(): Shed | null {
     if (this.#shed === 0) return null
-    const shed = { lines: this.#shed, fromMicroseconds: this.#shedFrom, toMicroseconds: this.#shedTo }
+    const shed = { lines: this.#shed, fromMs: this.#shedFrom, toMs: this.#shedTo }
     this.#shed = 0
     return shed
   }

@@ -6,7 +6,7 @@
 import type { BigIntStats } from 'node:fs'
 import { CHUNK_BYTES_MAX, type Gap, type GapCause, TIME_RECEIVED, timeOf } from '../../event.js'
 import { type BootTime, type Input, type Notice, NOTICES_ONLY } from '../../stage.js'
-import { nowMicroseconds } from '../clock.js'
+import { nowMicroseconds } from '../../clock.js'
 import { type Descriptors, type Gate, type Holder, closing, opened, readAt, readInto, statOf } from './descriptors.js'
 import { folderOf } from './glob.js'
 import { type Anchor, ANCHOR_BYTES, anchorAt, type Head, HEAD_BYTES, hasAnchor, hasHead, hashOf, type Identity, identityOf, keyOf, NO_ANCHOR, NO_HEAD, type Position, savedPath, shown } from './identity.js'

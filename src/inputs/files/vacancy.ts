@@ -3,7 +3,7 @@
  * new start what came to the path and was moved on meanwhile can be told from what was there before.
  */
 import type { Input, Notice } from '../../stage.js'
-import { nowMicroseconds } from '../clock.js'
+import { nowMicroseconds } from '../../clock.js'
 import type { Position } from './identity.js'
 
 const NOTHING = new Uint8Array(0)

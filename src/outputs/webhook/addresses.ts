@@ -5,6 +5,7 @@
 import { lookup, Resolver } from 'node:dns/promises'
 import { readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
+import { evenMilliseconds } from '../../clock.js'
 
 export interface Address {
   readonly address: string
@@ -44,7 +45,7 @@ export class AddressBook {
   readonly #good = new Map<string, Address>()
 
   constructor(options: Partial<AddressBookOptions> = {}) {
-    this.#options = { servers: null, hostsFile: '/etc/hosts', resolvFile: '/etc/resolv.conf', now: Date.now, last: byLibrary, ...options }
+    this.#options = { servers: null, hostsFile: '/etc/hosts', resolvFile: '/etc/resolv.conf', now: evenMilliseconds, last: byLibrary, ...options }
     if (this.#options.servers !== null) this.#resolver.setServers(this.#options.servers)
   }
 

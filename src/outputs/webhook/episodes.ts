@@ -5,6 +5,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { open, rename } from 'node:fs/promises'
 import { join } from 'node:path'
+import { notedAt } from '../../clock.js'
 import type { PostableAlert } from '../../printers/bodies/alertmanager.js'
 import type { Told } from '../../printers/bodies/changes.js'
 import { isMap, type RecordValue, textOr } from '../../printers/bodies/record.js'
@@ -32,13 +33,13 @@ export class Episodes {
   #isChanged = false
   #saving: Promise<void> = Promise.resolve()
 
-  /** A damaged file is reported and costs what it says above, never the start. Throws when the folder cannot be made. */
-  constructor(folder: string | null, report: (message: string) => void) {
+  /** A damaged file is reported and costs what it says above, never the start. Throws when the folder cannot be made. `now` in milliseconds. */
+  constructor(folder: string | null, now: number, report: (message: string) => void) {
     this.#report = report
     this.#path = folder === null ? null : join(folder, FILE)
     if (folder === null) return
     mkdirSync(folder, { recursive: true, mode: 0o750 })
-    this.#load(this.#path!)
+    this.#load(this.#path!, now)
   }
 
   /** Is the notice to be sent at all? Not when its episode's last evidence is older than `since` (milliseconds), unless its beginning has been let through. */
@@ -134,7 +135,7 @@ export class Episodes {
     }
   }
 
-  #load(path: string): void {
+  #load(path: string, now: number): void {
     let text: string
     try {
       text = readFileSync(path, 'utf8')
@@ -146,9 +147,9 @@ export class Episodes {
       const found: unknown = JSON.parse(text)
       if (!isMap(found) || found['version'] !== VERSION) throw new Error('it is of another version')
       for (const episode of found['admitted'] as string[]) this.#admitted.add(episode)
-      for (const [subject, told] of found['told'] as [string, Told][]) this.#told.set(subject, told)
-      for (const [episode, open] of found['open'] as [string, Open][]) this.#open.set(episode, open)
-      this.#repeatedAt = Number(found['repeatedAt'])
+      for (const [subject, told] of found['told'] as [string, Told][]) this.#told.set(subject, { ...told, at: notedAt(told.at, now) })
+      for (const [episode, open] of found['open'] as [string, Open][]) this.#open.set(episode, { ...open, at: notedAt(open.at, now) })
+      this.#repeatedAt = notedAt(Number(found['repeatedAt']), now)
     } catch (error) {
       this.#report(`${path} is damaged (${(error as Error).message}) and left aside; episodes that are open may be told again`)
     }

@@ -55,8 +55,8 @@ export interface WebhookOptions {
   readonly host: string
   /** gap records go to an Alertmanager or to Slack only when someone asked for them */
   readonly wantsGaps: boolean
-  /** when the program started, milliseconds since the epoch: older episodes are not told */
-  readonly startedAt: number
+  /** when the program started by the wall clock as it is set now, milliseconds since the epoch: older episodes are not told */
+  readonly startedAt: () => number
   /** one sentence for the operator; nothing secret is in it */
   readonly report: (message: string) => void
   /** how long `close` goes on when nobody says otherwise */

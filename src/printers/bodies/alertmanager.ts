@@ -3,7 +3,7 @@
  * same from one episode to the next, and silences and routes outlive it: all the rest is annotations. An alert is resolved by sending its labels again with
  * `endsAt`, and forgotten by Alertmanager (`resolve_timeout`, 5 minutes by default) when it is not sent again while it lasts.
  */
-import { encode, isMap, type RecordValue, textOr } from './record.js'
+import { encode, isMap, lossOf, type RecordValue, textOr } from './record.js'
 
 export interface PostableAlert {
   readonly labels: Readonly<Record<string, string>>
@@ -32,11 +32,10 @@ export function alertOf(record: RecordValue, host: string): PostableAlert {
 /** A gap record: firing for five minutes. */
 export function gapAlertOf(record: RecordValue, host: string): PostableAlert {
   const time = textOr(record['time'], '')
-  const count = typeof record['count'] === 'number' ? String(record['count']) : `at least ${String(record['at_least'] ?? 1)}`
   const where = textOr(record['output'], textOr(record['input'], ''))
   return {
     labels: labels('ConntrackGap', 'warning', record, host),
-    annotations: { summary: `${count} lost${where === '' ? '' : ` at ${where}`}: ${textOr(record['cause'], 'gap')}`, ...annotations(record) },
+    annotations: { summary: `${lossOf(record)}${where === '' ? '' : ` at ${where}`}: ${textOr(record['cause'], 'gap')}`, ...annotations(record) },
     startsAt: time,
     endsAt: new Date(Date.parse(time) + GAP_MS).toISOString(),
   }

@@ -57,6 +57,12 @@ export function textOr(value: unknown, otherwise: string): string {
   return typeof value === 'string' ? value : otherwise
 }
 
+/** What a gap record says is missing. A clock that was set loses nothing by itself. */
+export function lossOf(record: RecordValue): string {
+  if (record['cause'] === 'clock_jump') return `the clock was set from ${textOr(record['from'], '?')} to ${textOr(record['to'], '?')}`
+  return `${typeof record['count'] === 'number' ? String(record['count']) : `at least ${String(record['at_least'] ?? 1)}`} lost`
+}
+
 export function encode(text: string): Uint8Array {
   return encoder.encode(text)
 }

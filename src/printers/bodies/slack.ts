@@ -2,7 +2,7 @@
  * A Slack incoming webhook's message: `text` for notifications and old clients, `blocks` (Block Kit) for the eye. Slack refuses a message that breaks one of its
  * limits, so everything is cut to them; `&`, `<` and `>` are escaped, because they begin links and mentions.
  */
-import { encode, isMap, type RecordValue, textOr } from './record.js'
+import { encode, isMap, lossOf, type RecordValue, textOr } from './record.js'
 
 /** Limits of Block Kit in characters, and of blocks in a message. */
 const HEADER_MAX = 150
@@ -27,8 +27,7 @@ function titleOf(record: RecordValue, host: string): string {
 }
 
 function gapText(record: RecordValue): string {
-  const count = typeof record['count'] === 'number' ? String(record['count']) : `at least ${String(record['at_least'] ?? 1)}`
-  return `${textOr(record['cause'], 'gap')}, ${count}`
+  return `${textOr(record['cause'], 'gap')}, ${lossOf(record)}`
 }
 
 function blocksOf(record: RecordValue, host: string): Block[] {
