@@ -391,7 +391,7 @@ describe.concurrent('what the system refuses', () => {
     const life = begin()
     await comes('the line', () => out.marks.length === 1, life)
     const kinds = [['fifo', 'a named pipe'], ['folder', 'a folder'], ['device', 'a device'], ['socket', 'a socket']]
-    const warnings = kinds.map(([name, what]) => `${dir}/${name}.log is ${what} and is passed over: only regular files are followed`)
+    const warnings = kinds.map(([name, what]) => `${dir}/${name}.log is ${what} and is passed over: only regular files are followed${name === 'folder' ? `; the files in it are ${dir}/folder.log/*` : ''}`)
     await comes('four warnings', () => warnings.every((warning) => life.messages.includes(warning)), life)
     await life.stop()
     socket.close()
