@@ -44,7 +44,7 @@ async function main(): Promise<number> {
     case 'doctor': {
       const { doctor, thisHost } = await import('./commands/doctor.js')
       const { config, json, verbose, connect, ignore } = invocation
-      return doctor({ configFile: config === '' ? null : config, json, verbose, connect, ignore }, { host: thisHost({ node: process.version, env }), read, print })
+      return doctor({ configFile: config === '' ? null : config, json, verbose, connect, ignore }, { host: thisHost({ node: process.version, env }), read, print, printError })
     }
   }
   if (invocation.command === 'run') keepSmall()

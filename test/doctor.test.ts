@@ -3,7 +3,7 @@
  * found, named and said how to mend. What a folder cannot have (a device, a full disk, a receiver) is answered by overrides of single questions.
  */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -25,10 +25,12 @@ inputs:
 outputs:
   all: { type: file, path: /var/log/conntrail/records.ndjson, rotate: { size: 1MB, keep: 2 } }
   pager: { type: webhook, url: "https://192.0.2.7/in", token: { file: /etc/conntrail/token } }
+http: { listen: "127.0.0.1:9469" }
 `
 const notrack = `table inet conntrail {
 	chain output { type filter hook output priority raw; policy accept;
 		ip daddr 192.0.2.7 tcp dport 443 notrack
+		oif "lo" notrack
 	}
 	chain prerouting { type filter hook prerouting priority raw; policy accept;
 		ip saddr 192.0.2.7 tcp sport 443 notrack
@@ -126,6 +128,8 @@ class Planted {
       opens: (path) => (path === '/dev/kmsg' ? Promise.resolve('') : real.opens(path)),
       space: (path) => Promise.resolve({ ...this.space, ...this.spaces[path] }),
       mayWatch: () => Promise.resolve(''),
+      mayListen: () => Promise.resolve(''),
+      ownAddresses: () => ['127.0.0.1', '192.0.2.1'],
       ...this.over,
     }
   }
@@ -134,7 +138,7 @@ class Planted {
     let text = ''
     const read = (path: string) => readFileSync(this.root + path)
     const asked = { configFile: CONFIG, json: false, verbose: true, connect: false, ignore: [], ...options }
-    return { status: await doctor(asked, { host: this.host, read, print: (more) => (text += more) }), text }
+    return { status: await doctor(asked, { host: this.host, read, print: (more) => (text += more), printError: (more) => (text += more) }), text }
   }
 
   async findings(options: Partial<DoctorOptions> = {}): Promise<Record<string, string>[]> {
@@ -187,7 +191,7 @@ const cases: readonly Case[] = [
   { fault: 'program of a command input missing', plant: (on) => on.remove('/usr/bin/dmesg'), id: 'program', severity: 'critical', wrong: /dmesg .* is not there/, mend: /install dmesg/ },
   { fault: 'module not loaded', plant: (on) => (on.remove('/proc/sys/net/netfilter'), on.remove('/proc/net/stat')), id: 'module', severity: 'critical', wrong: /not loaded/, mend: /modprobe nf_conntrack/ },
   { fault: 'no /proc', plant: (on) => on.write('/proc/self/mounts', ''), id: 'proc', severity: 'critical', wrong: /not mounted/, mend: /mount -t proc/ },
-  { fault: 'ProcSubset=pid', plant: (on) => (on.write('/proc/self/mounts', 'proc /proc proc rw,subset=pid 0 0\n'), on.remove('/proc/sys'), on.remove('/proc/net')), id: 'proc', severity: 'critical', wrong: /subset=pid/, mend: /subset/ },
+  { fault: 'ProcSubset=pid', plant: (on) => (on.write('/proc/self/mounts', 'proc /proc proc rw,subset=pid 0 0\n'), on.remove('/proc/sys'), on.remove('/proc/net')), id: 'proc', severity: 'critical', wrong: /subset=pid/, mend: /start again without/ },
   { fault: 'hidepid', plant: (on) => (on.write('/proc/self/mounts', 'proc /proc proc rw,hidepid=2 0 0\n'), on.write('/proc/self/status', status(999, '0000000400201000'))), id: 'hidepid', severity: 'critical', wrong: /hidepid=2/, mend: /CAP_SYS_PTRACE/, also: ['other-namespaces'] },
   { fault: 'other namespaces without the right', plant: (on) => on.write('/proc/self/status', status(999, '0000000400001000')), id: 'other-namespaces', severity: 'critical', wrong: /blue needs CAP_SYS_ADMIN and CAP_SYS_PTRACE/, mend: /root/ },
   { fault: 'no nsenter', plant: (on) => on.remove('/usr/bin/nsenter'), id: 'other-namespaces', severity: 'critical', wrong: /nsenter is not there/, mend: /util-linux/ },
@@ -202,7 +206,7 @@ const cases: readonly Case[] = [
   { fault: 'accounting off', plant: (on) => on.sysctl('net.netfilter.nf_conntrack_acct', 0), id: 'acct-off', severity: 'warning', wrong: /is 0/, mend: /nf_conntrack_acct=1/ },
   { fault: 'times off', plant: (on) => on.sysctl('net.netfilter.nf_conntrack_timestamp', 0), id: 'timestamp-off', severity: 'warning', wrong: /is 0/, mend: /nf_conntrack_timestamp=1/ },
   { fault: 'small buffer', plant: (on) => on.sysctl('net.core.rmem_default', 212_992), id: 'event-buffer', severity: 'warning', wrong: /holds 166 events/, mend: /rmem_default=8388608/ },
-  { fault: 'buffer too small for a large table', plant: (on) => (on.sysctl('net.netfilter.nf_conntrack_count', 1_000_000), on.sysctl('net.netfilter.nf_conntrack_max', 2_000_000), on.sysctl('net.netfilter.nf_conntrack_buckets', 2_000_000)), id: 'event-buffer', severity: 'warning', wrong: /table of 1,000,000 entries/, mend: /rmem_default=42991616 / },
+  { fault: 'buffer too small for a large table', plant: (on) => (on.sysctl('net.netfilter.nf_conntrack_count', 1_000_000), on.sysctl('net.netfilter.nf_conntrack_max', 2_000_000), on.sysctl('net.netfilter.nf_conntrack_buckets', 2_000_000)), id: 'event-buffer', severity: 'warning', wrong: /table of 1,000,000 entries/, mend: /rmem_default=42991616`/ },
   { fault: 'listener that lost events', plant: (on) => (on.write('/proc/net/netlink', NETLINK_HEAD + listener(900, 5531)), mkdirSync(`${on.root}/proc/77/fd`, { recursive: true }), symlinkSync('socket:[900]', `${on.root}/proc/77/fd/4`), on.write('/proc/77/comm', 'ulogd\n')), id: 'listener-drops', severity: 'warning', wrong: /ulogd \(process 77\), has lost 5,531 events/, mend: /rmem_default/ },
   { fault: 'several listeners', plant: (on) => on.write('/proc/net/netlink', NETLINK_HEAD + listener(900, 0) + listener(901, 0)), id: 'several-listeners', severity: 'info', wrong: /2 sockets/, mend: /one program/ },
   { fault: 'no rate limit', plant: (on) => on.sysctl('net.core.message_cost', 0), id: 'no-rate-limit', severity: 'warning', wrong: /message_cost is 0/, mend: /message_cost=5/ },
@@ -245,10 +249,17 @@ const cases: readonly Case[] = [
   { fault: 'configuration for every user to write', plant: (on) => chmodSync(on.root + CONFIG, 0o666), id: 'secret-open', severity: 'critical', wrong: /written by every user \(mode 666\)/, mend: /chmod o-rwx/ },
   { fault: 'token in a configuration for all to read', plant: (on) => (on.configure('{ file: /etc/conntrail/token }', 'open-sesame'), chmodSync(on.root + CONFIG, 0o644)), id: 'secret-open', severity: 'warning', wrong: /conntrail\.yaml holds a secret/, mend: /chmod/ },
   { fault: 'name of a receiver that nobody knows', plant: (on) => (on.configure('192.0.2.7', 'am.example'), (on.over.resolve = () => Promise.resolve({ code: 'ENOTFOUND' }))), id: 'receiver-name', severity: 'critical', wrong: /am\.example cannot be resolved \(ENOTFOUND\)/, mend: /resolv\.conf/ },
-  { fault: 'alert path tracked', plant: (on) => on.program('nft', says('table inet f { chain i { ct state established accept } }')), id: 'receiver-tracked', severity: 'warning', wrong: /traffic to 192\.0\.2\.7/, mend: /ip daddr 192\.0\.2\.7 tcp dport 443 notrack; .*ip saddr 192\.0\.2\.7 tcp sport 443 notrack/ },
-  { fault: 'alert path exempt in one direction only', plant: (on) => (on.program('nft', says('')), on.program('iptables-save', says('*raw\n-A OUTPUT -d 192.0.2.7/32 -p tcp -m tcp --dport 443 -j CT --notrack\nCOMMIT'))), id: 'receiver-tracked', severity: 'warning', wrong: /is tracked/, mend: /ip saddr 192\.0\.2\.7/ },
-  { fault: 'name lookups tracked', plant: (on) => (on.configure('192.0.2.7', 'am.example'), on.program('nft', says('')), (on.over.resolve = () => Promise.resolve({ addresses: ['2001:db8::7'] }))), id: 'receiver-tracked', severity: 'warning', wrong: /am\.example \(2001:db8::7\)/, mend: /ip6 daddr 2001:db8::7 tcp dport 443 notrack; ip daddr 192\.0\.2\.53 udp dport 53 notrack/ },
-  { fault: 'rules that may not be seen', plant: (on) => on.remove('/usr/bin/nft'), id: 'receiver-tracked', severity: 'info', wrong: /cannot be seen/, mend: /notrack/ },
+  { fault: 'alert path tracked', plant: (on) => on.program('nft', says('table inet f { chain i { ct state established accept } }')), id: 'receiver-tracked', also: ['http-tracked'], severity: 'warning', wrong: /traffic to 192\.0\.2\.7/, mend: /ip daddr 192\.0\.2\.7 tcp dport 443 notrack; .*ip saddr 192\.0\.2\.7 tcp sport 443 notrack/ },
+  { fault: 'alert path exempt in one direction only', plant: (on) => (on.program('nft', says('')), on.program('iptables-save', says('*raw\n-A OUTPUT -d 192.0.2.7/32 -p tcp -m tcp --dport 443 -j CT --notrack\nCOMMIT'))), id: 'receiver-tracked', also: ['http-tracked'], severity: 'warning', wrong: /is tracked/, mend: /ip saddr 192\.0\.2\.7/ },
+  { fault: 'name lookups tracked', plant: (on) => (on.configure('192.0.2.7', 'am.example'), on.program('nft', says('')), (on.over.resolve = () => Promise.resolve({ addresses: ['2001:db8::7'] }))), id: 'receiver-tracked', also: ['http-tracked'], severity: 'warning', wrong: /am\.example \(2001:db8::7\)/, mend: /ip6 daddr 2001:db8::7 tcp dport 443 notrack; ip daddr 192\.0\.2\.53 udp dport 53 notrack/ },
+  { fault: 'rules that may not be seen', plant: (on) => on.remove('/usr/bin/nft'), id: 'receiver-tracked', also: ['http-tracked'], severity: 'info', wrong: /cannot be seen/, mend: /notrack/ },
+  { fault: 'rule of another port', plant: (on) => on.program('nft', says(notrack.replaceAll('port 443', 'port 80'))), id: 'receiver-tracked', severity: 'warning', wrong: /192\.0\.2\.7/, mend: /dport 443/ },
+  { fault: 'receiver of this host', plant: (on) => (on.configure('192.0.2.7', '192.0.2.1'), on.program('nft', says(notrack.replaceAll('192.0.2.7', '192.0.2.1').replace('oif "lo" notrack', '')))), id: 'receiver-tracked', also: ['http-tracked'], severity: 'warning', wrong: /192\.0\.2\.1/, mend: /output \{ [^{}]*; oif lo notrack; \}; \}'/ },
+  { fault: 'scrapes tracked', plant: (on) => on.program('nft', says(notrack.replace('oif "lo" notrack', ''))), id: 'http-tracked', severity: 'warning', wrong: /scrapes of 127\.0\.0\.1:9469 are tracked/, mend: /oif lo notrack/ },
+  { fault: 'scrapes by others tracked', plant: (on) => on.configure('127.0.0.1:9469', '0.0.0.0:9469'), id: 'http-tracked', severity: 'warning', wrong: /0\.0\.0\.0:9469/, mend: /output \{.*oif lo notrack; tcp sport 9469 notrack; .*prerouting \{.*tcp dport 9469 notrack; / },
+  { fault: 'address of http taken', plant: (on) => (on.write('/proc/net/tcp', '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   0: 0100007F:24FD 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 901 1\n'), mkdirSync(`${on.root}/proc/78/fd`, { recursive: true }), symlinkSync('socket:[901]', `${on.root}/proc/78/fd/4`), on.write('/proc/78/comm', 'nginx\n'), on.write('/proc/78/cmdline', 'nginx\0-g\0'), (on.over.mayListen = () => Promise.resolve('EADDRINUSE'))), id: 'http-address', severity: 'critical', wrong: /127\.0\.0\.1:9469 is taken by nginx \(process 78\)/, mend: /another port/ },
+  { fault: 'address of http of another host', plant: (on) => (on.over.mayListen = () => Promise.resolve('EADDRNOTAVAIL')), id: 'http-address', severity: 'critical', wrong: /is no address of this host/, mend: /ip -brief address/ },
+  { fault: 'port of http for root alone', plant: (on) => (on.over.mayListen = () => Promise.resolve('EACCES')), id: 'http-address', severity: 'critical', wrong: /may not listen/, mend: /CAP_NET_BIND_SERVICE/ },
   { fault: 'receiver that is not there', plant: (on) => (on.over = connection('ECONNREFUSED', 'connect ECONNREFUSED', NaN)), options: { connect: true }, id: 'receiver-connection', severity: 'critical', wrong: /192\.0\.2\.7:443 does not take a connection/, mend: /curl/ },
   { fault: 'certificate that ends', plant: (on) => (on.over = connection('', '', 5)), options: { connect: true }, id: 'receiver-certificate', severity: 'warning', wrong: /ends in 5 days/, mend: /renew/ },
   { fault: 'clock of the last century', plant: (on) => (on.over.nowMs = () => 0), id: 'clock-off', severity: 'critical', wrong: /1970-01-01/, mend: /set-ntp/ },
@@ -293,6 +304,38 @@ describe('planted faults', () => {
     expect(text.includes(found['wrong']!)).toBe(severity !== 'info')
   })
 
+  /** Names that a mend may have and this machine need not: each is a program of the distribution that the sentence names, or of its package. */
+  const elsewhere = ['dnf', 'apk', 'apt', 'chronyd', 'modprobe', 'setfacl', 'ss', 'timedatectl', 'systemctl', 'usermod', 'setcap', 'nft', 'conntrack', 'curl', 'getent', 'setpriv', 'ip']
+
+  test('no mend names a command, a setting of the kernel or a command of ours that is not there', async () => {
+    const help = spawnSync(process.execPath, ['dist/main.js', '--help'], { encoding: 'utf8', cwd: new URL('..', import.meta.url).pathname }).stdout
+    const ours = [...help.slice(help.indexOf('Commands:')).matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name!)
+    expect(ours).toContain('doctor')
+    const wrong: string[] = []
+    let commands = 0
+    for (const { plant, options } of cases) {
+      const on = planted()
+      plant(on)
+      for (const { id, mend, persist = '', command } of await on.findings(options)) {
+        const text = `${mend} ${persist}`
+        if (command !== undefined && !mend!.includes(`\`${command}\``)) wrong.push(`${id}: ${command} is not shown`)
+        for (const [, line] of text.matchAll(/`([^`]+)`/g)) {
+          for (const part of line!.split(/ && | \| /)) {
+            commands++
+            const [first = '', second = ''] = part.split(' ')
+            const isThere = elsewhere.includes(first) || spawnSync('sh', ['-c', 'command -v "$1"', 'sh', first], { env: { PATH: `${process.env['PATH']}:/usr/sbin:/sbin` } }).status === 0
+            if (first === 'conntrail' ? !ours.includes(second) : !isThere) wrong.push(`${id}: ${part}`)
+          }
+        }
+        // outside of backticks none may hide
+        for (const [, name] of text.replaceAll(/`[^`]*`/g, '').matchAll(/(?<![/\w=])conntrail ([a-z]+)\b/g)) wrong.push(`${id}: conntrail ${name}`)
+        for (const [name] of text.matchAll(/\b(?:net|kernel|fs)\.[a-z_]+\.[a-z_]+\b(?=[ =])/g)) if (existsSync('/proc/sys/net/netfilter') && !existsSync(`/proc/sys/${name.replaceAll('.', '/')}`)) wrong.push(`${id}: ${name}`)
+      }
+    }
+    expect(wrong).toEqual([])
+    expect(commands).toBeGreaterThan(50)
+  })
+
   test('every check is shown to find something', () => {
     expect(checkIds.filter((id) => !cases.some((each) => each.id === id))).toEqual([])
     expect(new Set(checkIds).size).toBe(checkIds.length)
@@ -326,7 +369,7 @@ describe('planted faults', () => {
   test('rules of iptables exempt the alert path as well', async () => {
     const on = planted()
     on.program('nft', says(''))
-    on.program('iptables-save', says('*raw\n-A PREROUTING -s 192.0.2.7/32 -p tcp -j CT --notrack\n-A OUTPUT -d 192.0.2.7/32 -p tcp -j CT --notrack\nCOMMIT'))
+    on.program('iptables-save', says('*raw\n-A PREROUTING -s 192.0.2.7/32 -p tcp -j CT --notrack\n-A OUTPUT -d 192.0.2.7/32 -p tcp -j CT --notrack\n-A OUTPUT -o lo -j CT --notrack\nCOMMIT'))
     expect(await on.findings()).toEqual([])
   })
 

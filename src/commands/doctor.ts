@@ -5,10 +5,12 @@ import { gatherFacts } from '../doctor/facts.js'
 import { type Host, openHost } from '../doctor/host.js'
 import { type Finding, judge, type Plan, severities, type Sysctls } from '../doctor/model.js'
 import { discover, matcherOf, patternOf } from '../inputs/files/glob.js'
+import { meantOrExpected } from '../nearest.js'
 import { formatNames } from '../parts.js'
 
 const NOTHING_TO_MEND = 0
 const TO_MEND = 1
+const BAD_USAGE = 2
 
 /** For `--ignore`. */
 export const checkIds: readonly string[] = checks.map(({ id }) => id)
@@ -29,6 +31,7 @@ export interface DoctorWorld {
   readonly host: Host
   readonly read: ReadFile
   readonly print: (text: string) => void
+  readonly printError: (text: string) => void
 }
 
 /** The host that this program runs on. `node` is Node's version, `v20.20.2`. */
@@ -36,8 +39,13 @@ export function thisHost(facts: { readonly node: string; readonly env: Host['env
   return openHost({ ...facts, glob: globFiles })
 }
 
-/** Looks, prints and gives the exit status: 0 nothing to mend (advice is not), 1 something is. */
-export async function doctor(options: DoctorOptions, { host, read, print }: DoctorWorld): Promise<number> {
+/** Looks, prints and gives the exit status: 0 nothing to mend (advice is not), 1 something is, 2 bad usage. */
+export async function doctor(options: DoctorOptions, { host, read, print, printError }: DoctorWorld): Promise<number> {
+  const unknown = options.ignore.find((id) => !checkIds.includes(id))
+  if (unknown !== undefined) {
+    printError(`conntrail doctor: --ignore: "${unknown}" is no finding; ${meantOrExpected(unknown, checkIds)}\n(conntrail doctor --help lists the options)\n`)
+    return BAD_USAGE
+  }
   const plan = options.configFile === null ? everything : await planOfFile(options.configFile, read, host.env)
   const facts = await gatherFacts(host, plan, { connect: options.connect })
   const findings = judge(checks, facts, plan).filter(({ id }) => !options.ignore.includes(id))
@@ -62,6 +70,7 @@ const everything: Plan = {
   spoolBytes: 0,
   outputs: [],
   receivers: [],
+  listen: null,
   secretFiles: [],
   holdsSecrets: false,
 }
@@ -113,6 +122,7 @@ function planOf(configFile: string, config: Config, secretTexts: ReadonlyMap<str
       output.type === 'file' ? [{ name: output.name, path: output.path, bytes: retainedBytes(output.rotate) }] : [],
     ),
     receivers: webhooks.flatMap(({ name, url, tls }) => (url.origin === '' ? [] : [{ name, ...endOf(url.origin), caFile: tls.ca_file }])),
+    listen: config.http?.listen ?? null,
     secretFiles: [...secretTexts.keys(), ...webhooks.flatMap(({ tls }) => (tls.key_file === null ? [] : [tls.key_file]))],
     holdsSecrets: webhooks
       .flatMap(({ token, headers, signing }) => [token, ...Object.values(headers), ...(signing?.secrets ?? [])])
@@ -141,7 +151,7 @@ async function globFiles(patterns: readonly string[], exclude: readonly string[]
 
 function asJson(findings: readonly Finding[]): string {
   const toMend = findings.filter(({ severity }) => severity !== 'info').length
-  const shown = findings.map(({ id, severity, about, looksAt, wrong, lost, mend, persist, sysctls }) => ({
+  const shown = findings.map(({ id, severity, about, looksAt, wrong, lost, mend, command, persist, sysctls }) => ({
     id,
     severity,
     about,
@@ -149,6 +159,7 @@ function asJson(findings: readonly Finding[]): string {
     wrong,
     lost,
     mend,
+    command,
     persist,
     sysctls,
   }))

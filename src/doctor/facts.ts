@@ -84,7 +84,9 @@ export async function gatherFacts(host: Host, plan: Plan, options: { readonly co
     inputs: await inputsOf(host, plan),
     receivers: await Promise.all(plan.receivers.map((receiver) => receiverOf(host, receiver, options.connect))),
     nameServers: [...(await text(host, '/etc/resolv.conf')).matchAll(/^\s*nameserver\s+([\w.:]+)/gm)].map(([, address]) => address!),
-    rules: plan.receivers.length === 0 ? null : await rulesOf(host),
+    ownAddresses: host.ownAddresses(),
+    http: plan.listen === null ? null : await httpOf(host, plan.listen),
+    rules: plan.receivers.length === 0 && plan.listen === null ? null : await rulesOf(host),
     secretFiles: await Promise.all(plan.secretFiles.map((path) => secretFileOf(host, path))),
     configMode: config !== null && 'mode' in config ? config.mode : 0,
   }
@@ -155,6 +157,26 @@ async function listenersOf(host: Host): Promise<Facts['listeners']> {
   if (sockets.length === 0) return []
   const owners = await ownersOf(host, new Set(sockets.map(({ inode }) => `socket:[${inode}]`)))
   return sockets.map(({ inode, drops }) => ({ program: owners.get(`socket:[${inode}]`) ?? '', drops }))
+}
+
+/** TCP_LISTEN of include/net/tcp_states.h. */
+const LISTEN = '0A'
+
+/** Whether one could listen there; who does, where one cannot. */
+async function httpOf(host: Host, listen: NonNullable<Plan['listen']>): Promise<NonNullable<Facts['http']>> {
+  const code = await host.mayListen(listen)
+  if (code !== 'EADDRINUSE') return { code, holder: '', isOurs: false }
+  const port = listen.port.toString(16).toUpperCase().padStart(4, '0')
+  const rows = listen.socket === '' ? `${await text(host, '/proc/net/tcp')}\n${await text(host, '/proc/net/tcp6')}` : await text(host, '/proc/net/unix')
+  const inodes = rows.split('\n').flatMap((row) => {
+    const words = row.trim().split(/\s+/)
+    if (listen.socket === '') return words[3] === LISTEN && words[1]?.endsWith(`:${port}`) === true ? [words[9]!] : []
+    return words[7] === listen.socket ? [words[6]!] : []
+  })
+  const [holder = ''] = (await ownersOf(host, new Set(inodes.map((inode) => `socket:[${inode}]`)))).values()
+  const pid = /process (\d+)/.exec(holder)?.[1]
+  const line = pid === undefined ? '' : await text(host, `/proc/${pid}/cmdline`)
+  return { code, holder, isOurs: /conntrail|main\.js/.test(line) && line.split('\0').includes('run') }
 }
 
 async function ownersOf(host: Host, wanted: ReadonlySet<string>): Promise<Map<string, string>> {

@@ -6,7 +6,8 @@ import { execFile } from 'node:child_process'
 import { constants, watch } from 'node:fs'
 import { access, open, readdir, readFile, readlink, stat, statfs } from 'node:fs/promises'
 import { lookup } from 'node:dns/promises'
-import { connect as connectPlain, isIP } from 'node:net'
+import { connect as connectPlain, createServer, isIP } from 'node:net'
+import { networkInterfaces } from 'node:os'
 import { connect as connectSecure } from 'node:tls'
 import type { Code, ProgramPlace, Ran } from './model.js'
 
@@ -61,6 +62,10 @@ export interface Host {
   mayWrite(path: string): Promise<Code>
   /** May a directory be watched? */
   mayWatch(path: string): Promise<Code>
+  /** Could an address be listened at? Listens for a moment. */
+  mayListen(at: { readonly host: string; readonly port: number; readonly socket: string }): Promise<Code>
+  /** of this network namespace */
+  ownAddresses(): readonly string[]
   /** Paths that fit, and those that could not be looked at. */
   glob(
     patterns: readonly string[],
@@ -118,6 +123,15 @@ export function openHost({ root = '', node, env, glob }: HostOptions): Host {
     opens: (path) => codeOf(async () => (await open(root + path, constants.O_RDONLY | constants.O_NONBLOCK)).close()),
     mayWrite: (path) => codeOf(() => access(root + path, constants.W_OK)),
     mayWatch: (path) => codeOf(async () => watch(root + path, () => {}).close()),
+    mayListen: ({ host, port, socket }) =>
+      codeOf(async () => {
+        // a socket's file is made by listening, and would be left
+        if (socket !== '') return access(root + socket.replace(/[^/]*$/, ''), constants.W_OK)
+        const server = createServer()
+        await new Promise<void>((resolve, fail) => server.once('error', fail).listen({ host, port, exclusive: true }, resolve))
+        await new Promise((resolve) => server.close(resolve))
+      }),
+    ownAddresses: () => Object.values(networkInterfaces()).flatMap((found) => found?.map(({ address }) => address) ?? []),
     glob: async (patterns, exclude) => {
       const cut = (path: string): string => path.slice(root.length)
       const absolute = (pattern: string): string => (pattern.startsWith('/') ? root + pattern : pattern)

@@ -37,6 +37,8 @@ export interface Plan {
     readonly isSecure: boolean
     readonly caFile: string | null
   }[]
+  /** null: no http; `socket` '' where it is an address */
+  readonly listen: { readonly host: string; readonly port: number; readonly socket: string } | null
   /** files that hold secrets */
   readonly secretFiles: readonly string[]
   /** the configuration itself holds a token, key or secret header */
@@ -145,6 +147,10 @@ export interface Facts {
     readonly connection: { readonly code: Code; readonly message: string; readonly validToMs: number } | null
   }[]
   readonly nameServers: readonly string[]
+  /** of this host in this network namespace */
+  readonly ownAddresses: readonly string[]
+  /** may its address be listened at; null: there is none. `holder`: who has it, '' where not known */
+  readonly http: { readonly code: Code; readonly holder: string; readonly isOurs: boolean } | null
   /** the firewall's rules as text; null where no tool could show them */
   readonly rules: string | null
   readonly secretFiles: readonly { readonly path: string; readonly mode: number; readonly code: Code }[]
@@ -156,8 +162,10 @@ export interface Fault {
   readonly severity: Severity
   /** one sentence: what is wrong, with the value seen */
   readonly wrong: string
-  /** one sentence or command: what mends it now */
+  /** one sentence: what mends it now. Commands stand in backticks */
   readonly mend: string
+  /** the one of them that mends it when it is run as root, as it is; absent where it takes more than a command */
+  readonly command?: string
   /** where the mending is kept over a restart; absent where it stays by itself */
   readonly persist?: string
   /** sysctls that mend it */
@@ -165,6 +173,14 @@ export interface Fault {
   /** which of several (an output, a receiver, a path) */
   readonly about?: string
 }
+
+/** Mended by a line of the shell. */
+export function mendedBy(command: string, more = ''): Pick<Fault, 'mend' | 'command'> {
+  return { mend: `\`${command}\`${more}`, command }
+}
+
+/** One word of the shell. */
+export const shellWord = (text: string): string => (/^[\w./+@%-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`)
 
 export interface Check {
   /** stable: scripts and `--ignore` use it */

@@ -1,10 +1,10 @@
 /** Can everything be read that is to be read: the kernel's log, the journal, events by the conntrack tool, the kernel's counters, files, other namespaces? */
 import { BUFFER_MISSES, isBefore, releaseOf, STAYS_AT_OVERRUN } from '../tool-release.js'
-import type { Check, Facts, Fault, Plan, ProgramPlace, Severity } from './model.js'
+import { type Check, type Facts, type Fault, mendedBy, type Plan, type ProgramPlace, type Severity } from './model.js'
 
-const PACKAGE = 'apt install conntrack (Debian, Ubuntu), or dnf install conntrack-tools (Fedora, RHEL), apk add conntrack-tools (Alpine)'
+const PACKAGE = '`apt install conntrack` (Debian, Ubuntu), or `dnf install conntrack-tools` (Fedora, RHEL), `apk add conntrack-tools` (Alpine)'
 const unit = (capability: string): string =>
-  `AmbientCapabilities=${capability} and CapabilityBoundingSet=${capability} in the service's unit (conntrail service writes one)`
+  `AmbientCapabilities=${capability} and CapabilityBoundingSet=${capability} in the service's unit (\`conntrail service\` writes one)`
 
 const wantsKmsg = ({ kernelLog }: Plan): boolean => kernelLog === 'kmsg' || kernelLog === 'both' || kernelLog === 'either'
 const wantsJournal = ({ kernelLog }: Plan): boolean => kernelLog === 'journal' || kernelLog === 'both'
@@ -56,8 +56,8 @@ const kernelLog: readonly Check[] = [
         const isRestricted = facts.sysctls['kernel.dmesg_restrict'] === 1 && !hasSyslog
         const why = isRestricted ? ', kernel.dmesg_restrict is 1 and this user has no CAP_SYSLOG' : ' by this user'
         const mend = hasSyslog
-          ? 'CAP_SYSLOG is there, so the device itself is closed: DeviceAllow=/dev/kmsg r, PrivateDevices=no, ProtectKernelLogs=no; or its mode (ls -l /dev/kmsg)'
-          : 'run as root, or give CAP_SYSLOG: setpriv --inh-caps +syslog --ambient-caps +syslog ...'
+          ? 'CAP_SYSLOG is there, so the device itself is closed: DeviceAllow=/dev/kmsg r, PrivateDevices=no, ProtectKernelLogs=no; or its mode (`ls -l /dev/kmsg`)'
+          : 'run as root, or give CAP_SYSLOG: `setpriv --reuid USER --clear-groups --inh-caps +syslog --ambient-caps +syslog conntrail run`'
         return [
           {
             severity,
@@ -72,18 +72,18 @@ const kernelLog: readonly Check[] = [
           {
             severity,
             wrong: `/dev/kmsg is not there (${opened})${instead}.`,
-            mend: 'in a container: --device=/dev/kmsg:/dev/kmsg:r; on a host: mknod -m 640 /dev/kmsg c 1 11',
+            ...mendedBy('mknod -m 640 /dev/kmsg c 1 11', '; in a container: --device=/dev/kmsg:/dev/kmsg:r'),
             persist: 'the way in which the container is started; PrivateDevices=no in a unit',
           },
         ]
       }
-      if (opened !== '') return [{ severity, wrong: `/dev/kmsg cannot be opened (${opened})${instead}.`, mend: 'dd if=/dev/kmsg bs=8192 count=1, as this user, must work' }]
+      if (opened !== '') return [{ severity, wrong: `/dev/kmsg cannot be opened (${opened})${instead}.`, mend: '`dd if=/dev/kmsg bs=8192 count=1`, as this user, must work' }]
       if (!isKernelLog)
         return [
           {
             severity: 'critical',
             wrong: "/dev/kmsg is there but is not the kernel's log (character device 1:11), so it gives nothing.",
-            mend: 'rm /dev/kmsg && mknod -m 640 /dev/kmsg c 1 11; in a container, do not mount /dev/null over it',
+            ...mendedBy('rm /dev/kmsg && mknod -m 640 /dev/kmsg c 1 11', '; in a container, do not mount /dev/null over it'),
           },
         ]
       return []
@@ -107,7 +107,7 @@ const kernelLog: readonly Check[] = [
           {
             severity,
             wrong: `The journal may not be read by this user${says === '' ? '' : ` (${says})`}.`,
-            mend: 'usermod -aG systemd-journal USER',
+            mend: '`usermod -aG systemd-journal USER`',
             persist: "SupplementaryGroups=systemd-journal in the service's unit",
           },
         ]
@@ -119,7 +119,7 @@ const kernelLog: readonly Check[] = [
         {
           severity,
           wrong: "The journal has no line of the kernel's.",
-          mend: 'ReadKMsg=yes in /etc/systemd/journald.conf and systemctl restart systemd-journald; in a container read kmsg instead',
+          mend: 'ReadKMsg=yes in /etc/systemd/journald.conf and `systemctl restart systemd-journald`; in a container read kmsg instead',
         },
       ]
     },
@@ -158,7 +158,7 @@ const tool: readonly Check[] = [
           {
             severity: 'critical',
             wrong: 'The program conntrack is there and this user may not run it.',
-            mend: 'chmod +x it, on a file system that is not mounted noexec',
+            mend: '`chmod +x` it, on a file system that is not mounted noexec',
           },
         ]
       if (status !== 0)
@@ -217,7 +217,7 @@ const tool: readonly Check[] = [
         {
           severity,
           wrong: 'The kernel does not answer this user about connection tracking: CAP_NET_ADMIN is missing.',
-          mend: 'run as root, or setcap cap_net_admin+ep on the conntrack binary',
+          mend: 'run as root, or `setcap cap_net_admin+ep` on the conntrack binary',
           persist: unit('CAP_NET_ADMIN'),
         },
       ]
@@ -234,7 +234,7 @@ const tool: readonly Check[] = [
         {
           severity: 'critical',
           wrong: `The kernel does not answer the conntrack tool: ${(stderr.trim() || `status ${status}`).split('\n')[0]}.`,
-          mend: 'modprobe nf_conntrack_netlink',
+          ...mendedBy('modprobe nf_conntrack_netlink'),
           persist: 'a line nf_conntrack_netlink in /etc/modules-load.d/conntrail.conf',
         },
       ]
@@ -251,7 +251,7 @@ const tool: readonly Check[] = [
             {
               severity: 'critical',
               wrong: shell === 'missing' ? '/bin/sh is not there.' : '/bin/sh may not be run by this user.',
-              mend: 'install a shell there (apt install dash), in the image or the sandbox too',
+              mend: 'install a shell there (`apt install dash`), in the image or the sandbox too',
             },
           ],
   },
@@ -290,7 +290,7 @@ const counters: readonly Check[] = [
             {
               severity: 'critical',
               wrong: 'Connection tracking is not loaded: /proc/sys/net/netfilter/nf_conntrack_max is not there.',
-              mend: 'modprobe nf_conntrack',
+              ...mendedBy('modprobe nf_conntrack'),
               persist: 'a line nf_conntrack in /etc/modules-load.d/conntrail.conf; flows are tracked once a rule needs it (ct state, NAT)',
             },
           ],
@@ -300,13 +300,13 @@ const counters: readonly Check[] = [
     looksAt: '/proc',
     lost: "the kernel's counters and settings, namespaces and boot id",
     judge({ procOptions }) {
-      if (procOptions === null) return [{ severity: 'critical', wrong: '/proc is not mounted.', mend: 'mount -t proc proc /proc' }]
+      if (procOptions === null) return [{ severity: 'critical', wrong: '/proc is not mounted.', ...mendedBy('mount -t proc proc /proc') }]
       if (procOptions.includes('subset=pid'))
         return [
           {
             severity: 'critical',
             wrong: '/proc is mounted with subset=pid: /proc/sys and /proc/net are not there.',
-            mend: 'mount -o remount,subset= /proc cannot take it back: start again without it',
+            mend: 'no remount takes it back: start again without it',
             persist: "ProcSubset=all in the service's unit",
           },
         ]
@@ -325,7 +325,7 @@ const counters: readonly Check[] = [
         {
           severity,
           wrong: `/proc is mounted with ${hides}: processes of others are not to be seen.`,
-          mend: 'run as root, give CAP_SYS_PTRACE, or mount -o remount,hidepid=0 /proc',
+          ...mendedBy('mount -o remount,hidepid=0 /proc', ', or run as root, or give CAP_SYS_PTRACE'),
           persist: "ProtectProc=default in the service's unit, hidepid in /etc/fstab",
         },
       ]
@@ -340,7 +340,7 @@ const counters: readonly Check[] = [
       const faults: Fault[] = []
       const named = plan.otherNamespaces.join(', ')
       if (!placeIsThere(nsenter))
-        faults.push({ severity: 'critical', wrong: `The program nsenter is not there, and netns: ${named} needs it.`, mend: 'apt install util-linux' })
+        faults.push({ severity: 'critical', wrong: `The program nsenter is not there, and netns: ${named} needs it.`, mend: '`apt install util-linux`' })
       const absent = ['CAP_SYS_ADMIN', 'CAP_SYS_PTRACE'].filter((name) => capabilities?.includes(name) === false)
       if (absent.length > 0)
         faults.push({
@@ -385,8 +385,8 @@ const files: readonly Check[] = [
           about: path,
           wrong: `Input ${name}: ${path} cannot be read (${code}).`,
           mend: isDenied(code)
-            ? 'usermod -aG adm USER (system logs belong to that group on Debian), or setfacl -m u:USER:r FILE'
-            : `cat ${path}, as this user, must work`,
+            ? '`usermod -aG adm USER` (system logs belong to that group on Debian), or `setfacl -m u:USER:r FILE`'
+            : `\`cat ${path}\`, as this user, must work`,
           ...(isDenied(code) ? { persist: "SupplementaryGroups=adm in the service's unit" } : {}),
         })),
       ),
@@ -404,7 +404,7 @@ const files: readonly Check[] = [
                 severity: 'info',
                 about: name,
                 wrong: `Input ${name}: nothing fits ${plan.files.find((input) => input.name === name)?.patterns.join(', ') ?? 'its path'} now.`,
-                mend: 'it is waited for; compare the path with ls',
+                mend: 'it is waited for; compare the path with `ls`',
               },
             ],
       ),
@@ -444,12 +444,15 @@ const files: readonly Check[] = [
 ]
 
 /** Sysctls as what mends, and where they stay. */
-export function sysctl(values: Readonly<Record<string, number>>, note = ''): Pick<Fault, 'mend' | 'persist' | 'sysctls'> {
+export function sysctl(values: Readonly<Record<string, number>>, note = ''): Pick<Fault, 'mend' | 'command' | 'persist' | 'sysctls'> {
   const needsModule = Object.keys(values).some((name) => name.startsWith('net.netfilter.'))
   return {
-    mend: `sysctl -w ${Object.entries(values)
-      .map(([name, value]) => `${name}=${value}`)
-      .join(' ')}${note === '' ? '' : ` (${note})`}`,
+    ...mendedBy(
+      `sysctl -w ${Object.entries(values)
+        .map(([name, value]) => `${name}=${value}`)
+        .join(' ')}`,
+      note === '' ? '' : ` (${note})`,
+    ),
     persist: `/etc/sysctl.d/90-conntrail.conf${needsModule ? '; and nf_conntrack in /etc/modules-load.d/conntrail.conf, for the setting is not there before the module' : ''}`,
     sysctls: values,
   }

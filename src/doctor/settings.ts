@@ -1,5 +1,5 @@
 /** What the kernel is told to count, tell and keep: sysctls, the table and its level, the buffers of listeners. */
-import type { Check, Facts, Fault } from './model.js'
+import { type Check, type Facts, type Fault, mendedBy } from './model.js'
 import { bufferIsSet, isModuleLoaded, sysctl } from './reading.js'
 
 /** Kernel memory that one event waiting in a socket takes: 212,992 bytes hold 166 (measured on 6.18). */
@@ -222,7 +222,7 @@ const logging: readonly Check[] = [
         {
           severity: 'warning',
           wrong: `net.netfilter.nf_conntrack_log_invalid is ${asked}, and ${where}.`,
-          mend: 'modprobe nf_log_syslog (before 5.13: nf_log_ipv4 nf_log_ipv6) && sysctl -w net.netfilter.nf_log.2=nf_log_ipv4 net.netfilter.nf_log.10=nf_log_ipv6',
+          ...mendedBy('sysctl -w net.netfilter.nf_log.2=nf_log_ipv4 net.netfilter.nf_log.10=nf_log_ipv6', ', after `modprobe nf_log_syslog` (before 5.13: `modprobe -a nf_log_ipv4 nf_log_ipv6`) where the module is not loaded'),
           persist: 'nf_log_syslog in /etc/modules-load.d/conntrail.conf, the two sysctls in /etc/sysctl.d/90-conntrail.conf',
         },
       ]
@@ -243,7 +243,7 @@ const table: readonly Check[] = [
         {
           severity: isFull ? 'critical' : 'warning',
           wrong: `The table has ${shown(count)} of ${shown(max)} entries (${Math.floor((100 * count) / max)} %)${isFull ? ': it is full, or about to be' : ''}.`,
-          ...sysctl({ 'net.netfilter.nf_conntrack_max': max * 2 }, 'conntrail advise says what it costs, conntrail top who fills it'),
+          ...sysctl({ 'net.netfilter.nf_conntrack_max': max * 2 }, 'an entry takes about 320 bytes; `conntrack -L` shows who fills it'),
         },
       ]
     },
@@ -341,7 +341,7 @@ const limits: readonly Check[] = [
             {
               severity: 'warning',
               wrong: `At most ${shown(openFiles)} files may be open at a time${matched > 0 ? `, and ${shown(matched)} fit the inputs` : ''}.`,
-              mend: `ulimit -n ${Math.max(need, 4096)}`,
+              ...mendedBy(`ulimit -n ${Math.max(need, 4096)}`),
               persist: `LimitNOFILE=${Math.max(need, 4096)} in the service's unit`,
             },
           ]

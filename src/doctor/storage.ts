@@ -1,5 +1,5 @@
 /** Can what is remembered and written be put where it is to go, and does it stay there: the state directory and the directories of file outputs. */
-import type { Check, DirectoryFacts, Facts, Fault, Severity } from './model.js'
+import { type Check, type DirectoryFacts, type Facts, type Fault, mendedBy, type Severity, shellWord } from './model.js'
 
 const MIB = 2 ** 20
 /** Below this nearly everything fails soon. */
@@ -18,7 +18,7 @@ const mib = (bytes: number): string =>
 
 /** Too little space or too few inodes; `wanted` bytes may still come. */
 function spaceFaults(what: string, { path, freeBytes, totalBytes, freeInodes, totalInodes }: DirectoryFacts, wanted: number): Fault[] {
-  const mend = `free space on the file system of ${path} (du -xh ${path} | sort -h), or name a directory on another`
+  const mend = `free space on the file system of ${path} (\`du -xh ${path} | sort -h\`), or name a directory on another`
   if (freeBytes >= 0 && freeBytes < FREE_BYTES_LOW)
     return [{ severity: 'critical', about: path, wrong: `${what}: only ${mib(freeBytes)} of ${mib(totalBytes)} are free at ${path}.`, mend }]
   if (freeBytes >= 0 && freeBytes < FREE_BYTES_MIN && freeBytes < totalBytes * FREE_SHARE_MIN)
@@ -55,9 +55,15 @@ function refusedFault(what: string, folder: DirectoryFacts, wanted: string, { ui
     severity: 'critical',
     about: wanted,
     wrong: `${what}: ${verb}.`,
-    mend: isReadOnly ? `mount -o remount,rw, or name a directory elsewhere` : `install -d -o USER -m 750 ${wanted}`,
+    ...(isReadOnly ? mendedBy(`mount -o remount,rw "$(findmnt -no TARGET -T ${shellWord(folder.path)})"`, ', or name a directory elsewhere') : madeFor(uid, wanted)),
     persist: `StateDirectory= or LogsDirectory= in the service's unit, ReadWritePaths=${wanted} for other places`,
   }
+}
+
+/** The directory, for the user that this runs as. */
+function madeFor(uid: number, path: string): Pick<Fault, 'mend' | 'command'> {
+  const command = (owner: string): string => `install -d -o ${owner} -m 750 ${shellWord(path)}`
+  return uid < 0 ? { mend: `\`${command('USER')}\`` } : mendedBy(command(String(uid)))
 }
 
 const STATE_LOST = 'where every input was: after a restart lines are missed or come twice, open episodes begin anew, and what waits for receivers is gone'
@@ -85,7 +91,7 @@ const state: readonly Check[] = [
             severity: 'critical',
             about: plan.state,
             wrong: `State: ${plan.state} is no directory.`,
-            mend: `mv ${plan.state} ${plan.state}.old && install -d -o USER -m 750 ${plan.state}`,
+            ...(facts.uid < 0 ? madeFor(-1, plan.state) : mendedBy(`mv ${shellWord(plan.state)} ${shellWord(`${plan.state}.old`)} && ${madeFor(facts.uid, plan.state).command!}`)),
           },
         ]
       if (folder.writable !== '') return [refusedFault('State', folder, plan.state, facts)]
@@ -96,7 +102,7 @@ const state: readonly Check[] = [
               severity: 'info',
               about: plan.state,
               wrong: `State: ${plan.state} is not there yet; it is made at the first start.`,
-              mend: `install -d -o USER -m 750 ${plan.state}`,
+              ...madeFor(facts.uid, plan.state),
             },
           ]
     },
@@ -114,7 +120,7 @@ const state: readonly Check[] = [
             severity: 'critical',
             about: plan.state,
             wrong: `State: ${first}${folder.foreign.length > 1 ? ` and ${folder.foreign.length - 1} more files` : ''} in ${plan.state} belong to another user than the directory (${folder.owner}): a run by hand has left them, and the service cannot go on with them.`,
-            mend: `chown -R ${folder.owner} ${plan.state}`,
+            ...mendedBy(`chown -R ${folder.owner} ${shellWord(plan.state)}`),
           },
         ]
       }
@@ -125,7 +131,7 @@ const state: readonly Check[] = [
               severity: 'warning',
               about: plan.state,
               wrong: `State: ${plan.state} belongs to user ${folder.owner}, and this is user ${uid}.`,
-              mend: `chown -R ${uid} ${plan.state}, or run as its owner`,
+              ...mendedBy(`chown -R ${uid} ${shellWord(plan.state)}`, ', or run as its owner'),
             },
           ]
     },
@@ -191,14 +197,14 @@ const outputs: readonly Check[] = [
               severity: 'critical',
               about: wanted,
               wrong: `${what}: the directory ${wanted} is not there.`,
-              mend: `install -d -o USER -m 750 ${wanted}`,
+              ...madeFor(facts.uid, wanted),
               persist: "LogsDirectory=conntrail in the service's unit makes /var/log/conntrail",
             },
           ]
         if (!folder.isDirectory)
           return [{ severity: 'critical', about: wanted, wrong: `${what}: ${wanted} is no directory.`, mend: `another path for output ${name}` }]
         if (folder.writable !== '') return [refusedFault(what, folder, wanted, facts)]
-        return file === '' ? [] : [{ severity: 'critical', about: path, wrong: `${what}: ${path} may not be written (${file}).`, mend: `chown USER ${path}` }]
+        return file === '' ? [] : [{ severity: 'critical', about: path, wrong: `${what}: ${path} may not be written (${file}).`, ...(facts.uid < 0 ? { mend: `\`chown USER ${path}\`` } : mendedBy(`chown ${facts.uid} ${shellWord(path)}`)) }]
       }),
   },
   {

@@ -11,7 +11,7 @@ const command = fileURLToPath(new URL('../../dist/commands/doctor.js', import.me
 const script = `
 import { doctor, thisHost } from ${JSON.stringify(command)}
 const options = { configFile: null, json: true, verbose: false, connect: false, ignore: [] }
-const world = { host: thisHost({ node: process.version, env: process.env }), read: () => '', print: (text) => process.stdout.write(text) }
+const world = { host: thisHost({ node: process.version, env: process.env }), read: () => '', print: (text) => process.stdout.write(text), printError: () => {} }
 const status = await doctor(options, world)
 console.log(JSON.stringify({ status }))
 `
