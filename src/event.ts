@@ -365,14 +365,19 @@ export const alertRules = ['table_full', 'expect_table_full', 'table_pressure', 
 export type AlertRule = (typeof alertRules)[number]
 export type Severity = 'info' | 'warning' | 'critical'
 
-/** Who holds how many entries of a table. */
+/** Who held how many entries of a table at one moment. Keys as printed in the record, in that order. */
 export interface Holder {
-  /** 'src', 'dst' (address and port), 'state' (protocol and state) */
+  /** 'src', 'dst' (addresses), 'service' (destination address, port and protocol), 'state' (protocol and state) */
   readonly by: string
   readonly value: string
   readonly entries: number
-  /** of all live entries of that table, 0 to 1 */
+  /** 0 to 1: of the kernel's count at that moment; where that is not known, of the entries that were known */
   readonly share: number
+  /** entries that were known, where `share` is of these */
+  readonly known?: number
+  /** of `entries`: opened since the episode began, where a flow input runs; without an answer */
+  readonly new?: number
+  readonly unreplied: number
 }
 
 /** What an episode cost; -1 absent. The fields are the contract's `drops`. */
@@ -406,6 +411,8 @@ export interface Alert extends RecordTime {
   readonly summary: string
   readonly drops: Drops | null
   readonly table: { readonly count: number; readonly max: number } | null
+  /** of the fullest moment of the episode, and when that was; null and empty where no entries were known then */
+  readonly topAt: Time | null
   readonly top: readonly Holder[]
 }
 

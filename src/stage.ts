@@ -1,7 +1,7 @@
 /**
  * The shapes that a part can have. Parts never import each other: the loop holds them together through these.
  */
-import type { ExpectEvent, FlowEvent, Gap, Holder, KernelEvent, TableSample, Time } from './event.js'
+import type { ExpectEvent, FlowEvent, Gap, KernelEvent, TableSample, Time } from './event.js'
 
 /** Local date and time -> seconds since the epoch, NaN for what is no date and time from 1970 to 2105. Month from 1. */
 export type LocalClock = (year: number, month: number, day: number, hour: number, minute: number, second: number) => number
@@ -195,9 +195,29 @@ export interface FullTable {
   wasFull(netns: number, sec: number): boolean
 }
 
-/** Who holds the entries of a namespace's table (0: of all). `at` is the moment of asking. */
+/** Who holds how many entries: a row of an alert's `top`, before they are compared with the kernel's count. */
+export interface Held {
+  readonly by: string
+  readonly value: string
+  readonly entries: number
+  /** of these, without an answer so far */
+  readonly unreplied: number
+  /** of these, opened since; absent where no input tells when flows begin */
+  readonly new?: number
+}
+
+export interface HoldersLook {
+  /** entries of that table that are known */
+  readonly known: number
+  readonly rows: readonly Held[]
+}
+
+/** Who holds the entries of a namespace's table (0: of all). Times are microseconds since the epoch. */
 export interface TopHolders {
-  top(netns: number, at: Time): readonly Holder[]
+  /** How many entries of it are known. Cheap. */
+  known(netns: number): number
+  /** Looks at every entry; null: not again so soon. `since`: from when on an entry is new. */
+  look(netns: number, now: number, since: number): HoldersLook | null
 }
 
 /** Where bytes go. One write at a time. */

@@ -75,6 +75,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
       if (rules === null || (alert.rule === 'expect_table_full' ? rules.expect_table_full : rules.table_full).enabled) records.alert(alert)
     },
     holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)),
+    followsFlows: (netns) => records.followsFlows(netns),
     boot: world.bootId,
   })
   const levels = new Levels()

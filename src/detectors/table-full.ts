@@ -4,9 +4,10 @@
  *
  * Times are event time and only move forward. Memory is bounded by what is open and what is watched.
  */
-import { type Alert, type AlertRule, type KernelEvent, type KernelKind, type RecordTime, type Severity, type TableRecord, type Time, TIME_OWN, timeOf } from '../event.js'
+import { type Alert, type AlertRule, type KernelEvent, type KernelKind, type RecordTime, type Severity, type TableRecord, type Time, TIME_ESTIMATED, TIME_OWN, timeOf } from '../event.js'
 import type { FullTable, TopHolders } from '../stage.js'
 import { countSpans, type Episode, type EpisodeRule, logged, makeAlert, mix64, moveEpisode } from './table-full/episode.js'
+import { fuller, isWhole } from './table-full/fullest.js'
 import { addOwner, noWindow, renameOwner, type Window, windowOf } from './table-full/limiter.js'
 import { beginWatch, isWatched, knownFrom, levelUntil, moveWatch, nextSample, type Span, type Watch, watchedUntil } from './table-full/watch.js'
 
@@ -25,6 +26,10 @@ const LATE = 5e6
 const LINE_LAG = 1e6
 /** Counters that rise within two of the limiter's windows after a line without a namespace tell of the same flood. */
 const SAME_FLOOD = 10e6
+/** Without a sample the table of an open episode is looked at so often, and so long after the last evidence; then only a level at which the kernel would drop tells of the episode. */
+const LOOK_EVERY = 1e6
+const LOOK_UNTIL = 10e6
+const FULL_LEVEL = 0.9
 /** What is not heard of for so long is forgotten. */
 const FORGET = 600e6
 const PRUNE_EVERY = 60e6
@@ -56,6 +61,8 @@ export interface TableFullOptions extends Partial<RuleSettings> {
   readonly patienceSec?: number
   readonly emit: (alert: Alert) => void
   readonly holders: TopHolders | null
+  /** Do flow events of that namespace come as they happen? Then a first notice waits for those of the evidence, until `flowsCame`. */
+  readonly followsFlows?: (netns: number) => boolean
   /** boot id, '' where not known: part of an episode's id */
   readonly boot: string
 }
@@ -84,6 +91,7 @@ interface Waiting {
   /** the kernel names the others' lines, so these are of a namespace that no line has named */
   readonly initial: boolean
   readonly trusted: boolean
+  readonly isEstimated: boolean
   /** microseconds since the epoch */
   from: number
   to: number
@@ -111,6 +119,8 @@ interface Evidence {
   readonly since?: number
   /** a line, with the number where `netns` is not 0 */
   readonly isLine?: boolean
+  /** of a line whose clock is a guess */
+  readonly isEstimated?: boolean
 }
 
 /** Seconds between which a table is known to be full. */
@@ -136,6 +146,9 @@ interface State {
   readonly full: readonly (readonly [number, Full])[]
 }
 
+/** Nothing is known of who fills the table. */
+const unseen = { isEstimated: false, fullest: null } as const
+
 const keyOf = (rule: EpisodeRule, netns: number): string => `${rule} ${netns}`
 
 export class TableFull implements FullTable {
@@ -156,6 +169,8 @@ export class TableFull implements FullTable {
   readonly #named = new Set<number>()
   readonly #episodes = new Map<string, Episode>()
   #waiting: Waiting[] = []
+  /** episodes whose first notice waits for flow events that are on their way */
+  readonly #untold = new Set<Episode>()
   readonly #watches = new Map<number, Watch>()
   /** by namespace, 0 where not known; -1 for any */
   readonly #full = new Map<number, Full>()
@@ -190,6 +205,18 @@ export class TableFull implements FullTable {
     return this.#waiting.length !== 0
   }
 
+  /** A first notice waits for flow events: to be called with each batch that came meanwhile, and with `isEnough` when it has waited long enough. */
+  get waitsForFlows(): boolean {
+    return this.#untold.size !== 0
+  }
+
+  flowsCame(isEnough: boolean): void {
+    for (const episode of this.#untold) {
+      this.#lookBetween(episode)
+      if (isEnough || isWhole(episode.fullest)) this.#notice(episode, 'firing', false)
+    }
+  }
+
   /** From now on these hold, for open episodes too; their severity stays. Throws RangeError as the constructor does. */
   setRules(options: Partial<RuleSettings> & Pick<TableFullOptions, 'clearBelow' | 'expectations'>): void {
     this.#rules = rulesOf(options)
@@ -212,7 +239,7 @@ export class TableFull implements FullTable {
         this.#line(event, at, source)
         break
       case 'expect_table_full':
-        this.#count(this.#evidence({ rule: 'expect_table_full', netns: event.netns, at, seed: seedOf(event) }), at, Math.max(1, event.repeat))
+        this.#count(this.#evidence({ rule: 'expect_table_full', netns: event.netns, at, seed: seedOf(event), isEstimated: isEstimated(event) }), at, Math.max(1, event.repeat))
         break
       default:
         if (!rateLimited.has(event.kind) && !(event.kind === 'helper' && rateLimitedHelper.test(event.message))) return
@@ -241,6 +268,7 @@ export class TableFull implements FullTable {
     if (episode === undefined) return
     if (watch.name !== '' && episode.netns === watch.netns) episode.netnsName = watch.name
     countSpans(episode, watch)
+    this.#look(episode, watch.count)
     this.#tell(episode)
     this.#closeIfOver(episode)
   }
@@ -308,8 +336,9 @@ export class TableFull implements FullTable {
     this.#wake = state.wake ?? Infinity
     this.#window = { ...state.window, owners: [...state.window.owners] }
     for (const netns of state.named) this.#named.add(netns)
-    for (const episode of state.episodes) this.#episodes.set(keyOf(episode.rule, episode.netns), { ...episode })
-    this.#waiting = state.waiting.map((waiting) => ({ ...waiting }))
+    // of a version that knew less
+    for (const episode of state.episodes) this.#episodes.set(keyOf(episode.rule, episode.netns), { ...unseen, ...episode })
+    this.#waiting = state.waiting.map((waiting) => ({ ...waiting, isEstimated: waiting.isEstimated ?? false }))
     for (const watch of state.watches) this.#watches.set(watch.netns, { ...watch, spans: watch.spans.map((span) => ({ ...span })) })
     for (const [netns, full] of state.full) this.#full.set(netns, { ...full })
     if (this.#now > now + LATE) this.clockStepped(now - this.#now)
@@ -328,8 +357,9 @@ export class TableFull implements FullTable {
       this.#wait(event, at, question === 0 ? -1 : netns, question === 0 && names)
       return
     }
-    const episode = this.#evidence({ rule: 'table_full', netns, at, seed: seedOf(event), isLine: true })
+    const episode = this.#evidence({ rule: 'table_full', netns, at, seed: seedOf(event), isLine: true, isEstimated: isEstimated(event) })
     episode.unconfirmed = false
+    this.#lookAtFull(episode, at)
     this.#count(episode, at, Math.max(1, event.repeat))
   }
 
@@ -345,7 +375,7 @@ export class TableFull implements FullTable {
   #wait(event: KernelEvent, at: number, netns: number, initial: boolean): void {
     const count = Math.max(1, event.repeat)
     let last = this.#waiting.at(-1)
-    const isAlike = last?.netns === netns && last.initial === initial && last.trusted === event.trusted
+    const isAlike = last?.netns === netns && last.initial === initial && last.trusted === event.trusted && last.isEstimated === isEstimated(event)
     if (last !== undefined && isAlike && !last.sealed && at >= last.from && at - last.from < LINE_LAG) {
       last.to = Math.max(last.to, at)
       last.count += count
@@ -354,7 +384,7 @@ export class TableFull implements FullTable {
     } else {
       const { trusted } = event
       const limiter = { suppressed: 0, reported: false, shared: false }
-      last = { n: this.#next++, netns, initial, trusted, from: at, to: at, count, seed: seedOf(event), sealed: false, told: 0, ...limiter }
+      last = { n: this.#next++, netns, initial, trusted, isEstimated: isEstimated(event), from: at, to: at, count, seed: seedOf(event), sealed: false, told: 0, ...limiter }
       this.#waiting.push(last)
       // one microsecond on: the sample of exactly then may tell
       this.#soon(Math.max(at, this.#now) + this.#patience + 1)
@@ -419,7 +449,7 @@ export class TableFull implements FullTable {
     if (waiting.told !== 0 && told === undefined) return true
     const mine = found.length === 1 ? found[0]! : null
     const netns = mine?.netns ?? Math.max(0, waiting.netns)
-    const evidence = { rule: 'table_full', netns, at: waiting.to, started: waiting.from, seed: waiting.seed } as const
+    const evidence = { rule: 'table_full', netns, at: waiting.to, started: waiting.from, seed: waiting.seed, isEstimated: waiting.isEstimated } as const
     const episode = told !== undefined && (told.netns !== 0 || netns === 0) ? told : this.#evidence(evidence)
     // a namespace that had an episode of its own by then: the lines stay where they were told
     if (told !== undefined && told !== episode) {
@@ -439,6 +469,7 @@ export class TableFull implements FullTable {
     if (told === undefined) episode.grown = true
     this.#inherit(episode, waiting)
     if (mine !== null) countSpans(episode, mine)
+    if (!unconfirmed) this.#lookAtFull(episode, waiting.to)
     this.#tell(episode)
     return true
   }
@@ -459,8 +490,9 @@ export class TableFull implements FullTable {
   /** If nothing tells of a full table yet, an episode without a namespace does; it turns out to be the namespace's whose counters rose. */
   #tellEarly(waiting: Waiting): false {
     if (waiting.told !== 0 || [...this.#episodes.values()].some(({ rule, netns }) => rule === 'table_full' && netns !== 0)) return false
-    const episode = this.#evidence({ rule: 'table_full', netns: 0, at: waiting.to, started: waiting.from, seed: waiting.seed })
+    const episode = this.#evidence({ rule: 'table_full', netns: 0, at: waiting.to, started: waiting.from, seed: waiting.seed, isEstimated: waiting.isEstimated })
     if (episode.foreign) return false
+    this.#lookAtFull(episode, waiting.to)
     waiting.told = episode.n
     this.#inherit(episode, waiting)
     this.#addTold(episode, waiting.to, waiting.count)
@@ -505,6 +537,9 @@ export class TableFull implements FullTable {
     this.#episodes.delete(keyOf(episode.rule, episode.netns))
     episode.netns = netns
     episode.netnsName = this.#watches.get(netns)?.name ?? ''
+    // what was seen is of all namespaces
+    const { holders } = this.#options
+    if (holders !== null && holders.known(0) !== holders.known(netns)) episode.fullest = null
     // whose its lines were is not known, but for those that still wait
     episode.doubtful += episode.sure
     episode.sure = 0
@@ -536,6 +571,10 @@ export class TableFull implements FullTable {
       episode = undefined
     }
     episode ??= this.#unnamedOf(evidence) ?? this.#open(rule, netns, evidence.started ?? at, evidence.seed)
+    if (evidence.isEstimated === true) {
+      episode.isEstimated = true
+      episode.fullest = null
+    }
     episode.ended = Math.max(episode.ended, at)
     this.#hold(episode, at)
     return episode
@@ -576,11 +615,37 @@ export class TableFull implements FullTable {
       since: -1,
       unconfirmed: false,
       foreign: false,
+      ...unseen,
     }
     this.#episodes.set(keyOf(rule, netns), episode)
     const watch = this.#watchOf(episode)
     if (watch !== null) countSpans(episode, watch)
     return episode
+  }
+
+  /** With a line: the kernel says that there is no room. Lines that are read later on purpose tell nothing of the table as it is now. */
+  #lookAtFull(episode: Episode, at: number): void {
+    if (at < this.#now - LATE) return
+    const watch = this.#watchOf(episode)
+    this.#look(episode, watch === null ? -1 : Math.max(watch.count, watch.max))
+  }
+
+  /** Between samples: what is known now came since the last of them, and the kernel counts it too. */
+  #lookBetween(episode: Episode, isFresh = false): void {
+    const watch = this.#watchOf(episode)
+    const isLevel = watch !== null && watch.count >= 0 && isWatched(watch, this.#now, this.#patience)
+    const known = this.#options.holders?.known(episode.netns) ?? 0
+    this.#look(episode, isLevel ? Math.max(watch.count, Math.min(known, watch.max)) : -1, isFresh)
+  }
+
+  /** Who holds the table, if it is as full as never before in this episode. `count`: the kernel's, -1 not known. */
+  #look(episode: Episode, count: number, isFresh = false): void {
+    const { holders } = this.#options
+    if (episode.rule !== 'table_full' || holders === null || episode.isEstimated) return
+    const isOver = this.#now > episode.ended + LOOK_UNTIL
+    if (!isOver) this.#soon(this.#now + LOOK_EVERY)
+    if (isOver && count < FULL_LEVEL * (this.#watchOf(episode)?.max ?? Infinity)) return
+    episode.fullest = fuller(episode.fullest, { at: this.#now, count, isFresh }, holders, episode.netns, episode.started)
   }
 
   #hold(episode: Episode, at: number): void {
@@ -596,8 +661,15 @@ export class TableFull implements FullTable {
   #tell(episode: Episode): void {
     if (!episode.grown) return
     const next = episode.noticed + this.#rules[episode.rule].repeatSec * 1e6
-    if (episode.seq === 0 || this.#now >= next) this.#notice(episode, 'firing', false)
+    if (episode.seq === 0 && this.#mayWait(episode)) this.#untold.add(episode)
+    else if (episode.seq === 0 || this.#now >= next) this.#notice(episode, 'firing', false)
     else this.#soon(next)
+  }
+
+  /** The kernel's line comes before the events of the flows that filled the table: without them it is not known who did. */
+  #mayWait({ rule, netns, ended, isEstimated, fullest }: Episode): boolean {
+    if (rule !== 'table_full' || isEstimated || isWhole(fullest) || ended < this.#now - LATE) return false
+    return this.#options.holders !== null && this.#options.followsFlows?.(netns) === true
   }
 
   #closeIfOver(episode: Episode): void {
@@ -613,7 +685,10 @@ export class TableFull implements FullTable {
   }
 
   #notice(episode: Episode, status: Alert['status'], final: boolean): void {
-    const isTable = episode.rule === 'table_full'
+    if (status === 'resolved' && this.#untold.has(episode)) this.#notice(episode, 'firing', false)
+    this.#untold.delete(episode)
+    // evidence that came since is of the table as it is now
+    if (status === 'firing' && !final && episode.seq > 0 && episode.ended > (episode.fullest?.at ?? 0)) this.#lookBetween(episode, true)
     episode.seq++
     episode.grown = false
     episode.noticed = this.#now
@@ -625,7 +700,6 @@ export class TableFull implements FullTable {
       crowded: this.#episodes.size > 1,
       logs: this.#logs,
       watch: this.#watchOf(episode),
-      top: isTable && this.#options.holders !== null ? this.#options.holders.top(episode.netns, timeOf(this.#now)) : [],
     })
     if (status === 'resolved') this.#episodes.delete(keyOf(episode.rule, episode.netns))
     this.#options.emit(alert)
@@ -649,6 +723,7 @@ export class TableFull implements FullTable {
       if (told === 0) this.#soonAfterNow(from + this.#patience + 1)
       for (const watch of this.#watches.values()) this.#soonAfterNow(watchedUntil(watch, this.#patience) + 1)
     }
+    for (const episode of this.#episodes.values()) this.#lookBetween(episode)
     for (const episode of [...this.#episodes.values()]) this.#closeIfOver(episode)
     for (const episode of this.#episodes.values()) this.#tell(episode)
     if (this.#now >= this.#pruneAt) this.#prune()
@@ -692,6 +767,8 @@ export class TableFull implements FullTable {
     if (this.#named.size > NAMED_MAX) this.#named.delete(this.#named.values().next().value!)
   }
 }
+
+const isEstimated = ({ timeSource }: KernelEvent): boolean => timeSource === TIME_ESTIMATED
 
 /** What an episode's id is made from: the kernel's own clock and the place in its log, for the wall clock is computed anew at each reading. */
 function seedOf(event: KernelEvent): string {

@@ -285,6 +285,7 @@ export class NdjsonPrinter {
         summary: alert.summary,
         drops: alert.drops === null ? undefined : dropsObject(alert.drops),
         table: alert.table ?? undefined,
+        top_at: textOf(alert.topAt),
         top: alert.top.length === 0 ? undefined : alert.top,
         time_source: timeSourceNames[alert.timeSource] || undefined,
       },

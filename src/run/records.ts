@@ -231,6 +231,21 @@ export class Records {
     return sample === undefined ? null : { count: sample.count, max: sample.max, now: sumOverCpus(sample) }
   }
 
+  /** Do flow events of that namespace come as they happen? */
+  followsFlows(netns: number): boolean {
+    return this.#origins.some(({ input }) => input.resync !== undefined && (netns === 0 || input.netns === 0 || input.netns === netns))
+  }
+
+  /** An alert waits for flow events that are on their way. */
+  get waitsForFlows(): boolean {
+    return this.#parts.tableFull.waitsForFlows
+  }
+
+  /** They are worked through, or will not be waited for. */
+  flowsCame(isEnough: boolean): void {
+    this.#parts.tableFull.flowsCame(isEnough)
+  }
+
   /** The clock of the world: live episodes end though nothing is read. */
   tick(now: Time): void {
     if (now.sec > this.clockSec) this.clockSec = now.sec

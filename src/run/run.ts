@@ -14,6 +14,8 @@ const TICK_MS = 1000
 const LATENESS_FADES = 0.95
 /** A line that waits for its second half waits so long. */
 const WAIT_MS = 1000
+/** A first alert waits so long for the flow events that show who filled the table: conntrack -E is some 10 to 100 ms behind the kernel's log. */
+const FLOWS_MS = 250
 
 export interface RunParts {
   readonly feeds: readonly FeedParts[]
@@ -61,6 +63,7 @@ export class Run {
   settled = 0
   latenessMs = 0
   #tickedAt = 0
+  #isWaitingForFlows = false
   readonly #feeds: Set<Feed>
   readonly #feedOf = new WeakMap<Source, Feed>()
   #onRemoved: (() => void)[] = []
@@ -263,7 +266,22 @@ export class Run {
     if (n !== NOTICES_ONLY) await source.batch(false)
     if (!mayReadAhead) this.#ask(source)
     if (source.waits) this.#giveTime(source)
+    if (this.#parts.records.waitsForFlows) this.#waitForFlows()
     return !source.input.isBusy
+  }
+
+  #waitForFlows(): void {
+    const { records } = this.#parts
+    records.flowsCame(false)
+    if (this.#isWaitingForFlows || !records.waitsForFlows) return
+    this.#isWaitingForFlows = true
+    setTimeout(() => {
+      this.#push(() => {
+        this.#isWaitingForFlows = false
+        records.flowsCame(true)
+        return true
+      })
+    }, FLOWS_MS)
   }
 
   #giveTime(source: Source): void {

@@ -1,16 +1,15 @@
 /**
- * Who holds the entries of a table: by source address, by destination address and port, by protocol and state. Found by looking at the table of live flows when
- * somebody asks, so that no flow and no event costs anything for it.
+ * Who holds the entries of a table: by source address, by destination address, by destination address with port and protocol, by protocol and state. Found by
+ * looking at the table of live flows when somebody asks, so that no flow and no event costs anything for it.
  *
  * Two passes. The first adds up entries in cells that many addresses share, chosen by hash: whoever holds many is in a heavy cell. The second counts exactly, address
  * by address, what is in the heaviest cells. Memory is fixed, however many addresses there are. Who is left out holds no more than the heaviest cell left out has
  * entries, so the leaders are exact wherever somebody leads.
  */
-import type { Holder, Time } from '../../event.js'
 import { addressText } from '../../address.js'
 import { PROTO_DCCP, PROTO_SCTP, PROTO_TCP, PROTO_UDP, protocolNames, states } from '../../kernel.js'
-import type { TopHolders } from '../../stage.js'
-import { type FlowTable, hashWords } from './table.js'
+import type { Held, HoldersLook, TopHolders } from '../../stage.js'
+import { FLAG_ANSWERED, FLAGS_BEGIN, type FlowTable, hashWords } from './table.js'
 
 /** Of each kind are told. */
 const TOLD = 3
@@ -20,8 +19,11 @@ const HEAVY = 64
 /** Addresses that are counted one by one, a power of two; what finds no room is not told. */
 const SLOTS = 1 << 13
 const SLOTS_USED = SLOTS / 2
-/** Words of a slot: kind (protocol, and the family's bit), port, address, entries. */
-const SLOT_WORDS = 7
+/** Words of a slot: kind (protocol, and the family's bit), port, address, then entries, and of these the unreplied and the new ones. */
+const SLOT_WORDS = 9
+const ENTRIES = 6
+const UNREPLIED = 7
+const OPENED = 8
 const SLOT_SIX = 1 << 8
 const SLOT_USED = 1 << 9
 /** Of a larger table every second, third … place is looked at, so that the loop is never held up for longer. */
@@ -43,13 +45,18 @@ export class Holders implements TopHolders {
   readonly #seed: number
   readonly #src = new Cells()
   readonly #dst = new Cells()
+  readonly #service = new Cells()
+  /** by protocol and state: entries, unreplied and new ones */
   readonly #states = new Uint32Array(256 * STATES)
+  readonly #statesUnreplied = new Uint32Array(256 * STATES)
+  readonly #statesOpened = new Uint32Array(256 * STATES)
   /** by scope: 1 asked for, 2 not, 0 not looked at yet */
   #scopes = new Uint8Array(1024)
   #asked = 0
-  /** the last answer, and the moment (microseconds) before which a large table is not looked at again */
-  #lastNetns = -1
-  #last: readonly Holder[] = []
+  #sinceSec = 0
+  #sinceUsec = 0
+  /** when a large table was looked at last, and before when it is not looked at again, in microseconds */
+  #lookedAt = -Infinity
   #notBefore = -Infinity
 
   /** `netnsOf`: inode of the namespace of a scope as the table numbers them, 0 where not known. `seed` keeps chosen addresses from meeting in one cell. */
@@ -59,38 +66,56 @@ export class Holders implements TopHolders {
     this.#seed = seed | 0
   }
 
-  /**
-   * The first three of each kind: `src` (an address), `dst` (`10.0.0.1:443/tcp`, `[fd00::1]:53/udp`, `10.0.0.1/icmp`), `state` (`tcp ESTABLISHED`). Flows without a
-   * namespace count for every one. Empty when no flow is known. When a large table is asked about again at once, the last answer or none.
-   */
-  top(netns: number, at: Time): readonly Holder[] {
-    const now = at.sec * 1e6 + at.usec
-    const places = this.#table.places
-    if (places > PLACES_FREE) {
-      if (now < this.#notBefore) return netns === this.#lastNetns ? this.#last : []
-      this.#notBefore = now + places * MICROSECONDS_FOR_A_PLACE
+  known(netns: number): number {
+    const table = this.#table
+    if (netns === 0) return table.size
+    let known = 0
+    for (let scope = 0; scope < table.scopes; scope++) {
+      const size = table.sizeOf(scope)
+      if (size !== 0 && this.#isOf(netns, scope)) known += size
     }
-    this.#lastNetns = netns
-    this.#last = this.#look(netns, Math.ceil(places / PLACES_MAX))
-    return this.#last
+    return known
   }
 
-  #look(netns: number, step: number): readonly Holder[] {
+  /**
+   * The first three of each kind: `src` and `dst` (an address), `service` (`10.0.0.1:443/tcp`, `[fd00::1]:53/udp`, `10.0.0.1/icmp`), `state` (`tcp ESTABLISHED`).
+   * Flows without a namespace count for every one. When a large table is asked about again at once, null.
+   */
+  look(netns: number, now: number, since: number): HoldersLook | null {
+    const { places } = this.#table
+    if (places > PLACES_FREE) {
+      // a clock that was set back does not make it wait
+      if (now >= this.#lookedAt && now < this.#notBefore) return null
+      this.#lookedAt = now
+      this.#notBefore = now + places * MICROSECONDS_FOR_A_PLACE
+    }
     this.#asked = netns
+    this.#sinceSec = Math.floor(since / 1e6)
+    this.#sinceUsec = since % 1e6
+    return { known: this.known(netns), rows: this.#rows(Math.ceil(places / PLACES_MAX)) }
+  }
+
+  #rows(step: number): readonly Held[] {
+    const { size, rowsOnly } = this.#table
     this.#scopes.fill(0)
-    this.#states.fill(0)
-    this.#src.clear()
-    this.#dst.clear()
-    const all = this.#addUp(step)
-    if (all === 0) return []
-    this.#src.chooseHeavy()
-    this.#dst.chooseHeavy()
+    for (const counts of [this.#states, this.#statesUnreplied, this.#statesOpened]) counts.fill(0)
+    for (const cells of [this.#src, this.#dst, this.#service]) cells.clear()
+    if (this.#addUp(step) === 0) return []
+    for (const cells of [this.#src, this.#dst, this.#service]) cells.chooseHeavy()
     this.#count(step)
-    const holder = (by: string, value: string, entries: number): Holder => ({ by, value, entries: entries * step, share: Math.round((entries / all) * 1e4) / 1e4 })
+    // rows of a dump do not tell when their flows began
+    const knowsNew = rowsOnly < size
+    const held = (by: string, value: string, entries: number, unreplied: number, opened: number): Held => ({
+      ...{ by, value, entries: entries * step, unreplied: unreplied * step },
+      ...(knowsNew ? { new: opened * step } : {}),
+    })
+    const leaders = (by: string, cells: Cells, text: (slot: number) => string): Held[] =>
+      cells.leaders().map((slot) => held(by, text(slot), cells.number(slot, ENTRIES), cells.number(slot, UNREPLIED), cells.number(slot, OPENED)))
     return [
-      ...this.#src.leaders().map(({ slot, entries }) => holder('src', this.#src.address(slot), entries)),
-      ...this.#dst.leaders().map(({ slot, entries }) => holder('dst', this.#dst.endpoint(slot), entries)),
-      ...this.#leadingStates().map(({ value, entries }) => holder('state', value, entries)),
+      ...leaders('src', this.#src, (slot) => this.#src.address(slot)),
+      ...leaders('dst', this.#dst, (slot) => this.#dst.address(slot)),
+      ...leaders('service', this.#service, (slot) => this.#service.endpoint(slot)),
+      ...this.#leadingStates().map(({ value, index }) => held('state', value, this.#states[index]!, this.#statesUnreplied[index]!, this.#statesOpened[index]!)),
     ]
   }
 
@@ -99,7 +124,7 @@ export class Holders implements TopHolders {
     const table = this.#table
     const src = this.#src.cells
     const dst = this.#dst.cells
-    const counts = this.#states
+    const service = this.#service.cells
     let all = 0
     for (let place = 0, places = table.places; place < places; place += step) {
       const ref = table.at(place)
@@ -107,9 +132,16 @@ export class Holders implements TopHolders {
       const kind = table.kind(ref)
       if (!this.#isAsked(kind >>> 8)) continue
       all++
-      counts[(kind & 255) * STATES + table.state(ref) + 1]!++
-      src[this.#srcHash(ref) & (CELLS - 1)]!++
-      dst[this.#dstHash(ref, kind & 255) & (CELLS - 1)]!++
+      const protocol = kind & 255
+      const state = protocol * STATES + table.state(ref) + 1
+      this.#states[state]!++
+      const flags = table.flags(ref)
+      if ((flags & FLAG_ANSWERED) === 0) this.#statesUnreplied[state]!++
+      if ((flags & FLAGS_BEGIN) !== 0 && this.#isNew(ref)) this.#statesOpened[state]!++
+      src[this.#addressHash(ref, 0) & (CELLS - 1)]!++
+      const address = this.#addressHash(ref, 4)
+      dst[address & (CELLS - 1)]!++
+      service[this.#serviceHash(ref, protocol, address) & (CELLS - 1)]!++
     }
     return all
   }
@@ -122,12 +154,17 @@ export class Holders implements TopHolders {
       if (ref === 0) continue
       const kind = table.kind(ref)
       if (!this.#isAsked(kind >>> 8)) continue
-      const six = ref & 1
-      const srcHash = this.#srcHash(ref)
-      if (this.#src.isHeavy(srcHash)) this.#src.add(table, ref, srcHash, 0, six * SLOT_SIX, 0)
+      const six = (ref & 1) * SLOT_SIX
+      const flags = table.flags(ref)
+      const unreplied = (flags & FLAG_ANSWERED) === 0 ? 1 : 0
+      const opened = (flags & FLAGS_BEGIN) !== 0 && this.#isNew(ref) ? 1 : 0
+      const src = this.#addressHash(ref, 0)
+      if (this.#src.isHeavy(src)) this.#src.add(table, ref, src, 0, six, 0, unreplied, opened)
+      const dst = this.#addressHash(ref, 4)
+      if (this.#dst.isHeavy(dst)) this.#dst.add(table, ref, dst, 4, six, 0, unreplied, opened)
       const protocol = kind & 255
-      const dstHash = this.#dstHash(ref, protocol)
-      if (this.#dst.isHeavy(dstHash)) this.#dst.add(table, ref, dstHash, 4, six * SLOT_SIX + protocol, this.#port(ref, protocol))
+      const service = this.#serviceHash(ref, protocol, dst)
+      if (this.#service.isHeavy(service)) this.#service.add(table, ref, service, 4, six + protocol, this.#port(ref, protocol), unreplied, opened)
     }
   }
 
@@ -138,41 +175,47 @@ export class Holders implements TopHolders {
       more.set(this.#scopes)
       this.#scopes = more
     }
-    if (this.#scopes[scope] === 0) {
-      const netns = this.#netnsOf(scope)
-      this.#scopes[scope] = netns === 0 || netns === this.#asked ? 1 : 2
-    }
+    if (this.#scopes[scope] === 0) this.#scopes[scope] = this.#isOf(this.#asked, scope) ? 1 : 2
     return this.#scopes[scope] === 1
+  }
+
+  #isOf(netns: number, scope: number): boolean {
+    const own = this.#netnsOf(scope)
+    return own === 0 || own === netns
+  }
+
+  #isNew(ref: number): boolean {
+    const sec = this.#table.beginSec(ref)
+    return sec > this.#sinceSec || (sec === this.#sinceSec && this.#table.beginUsec(ref) >= this.#sinceUsec)
   }
 
   #port(ref: number, protocol: number): number {
     return hasPorts[protocol] === 1 ? this.#table.keys(ref) & 0xffff : 0
   }
 
-  #srcHash(ref: number): number {
+  /** Of address words `from` to `from + 3`. */
+  #addressHash(ref: number, from: number): number {
     const table = this.#table
-    return (ref & 1) === 0
-      ? hashWords(0, 0, table.addressWord(ref, 3), 0, this.#seed)
-      : hashWords(hashWords(table.addressWord(ref, 0), table.addressWord(ref, 1), table.addressWord(ref, 2), table.addressWord(ref, 3), this.#seed), 0, 0, 1, this.#seed)
+    const last = table.addressWord(ref, from + 3)
+    if ((ref & 1) === 0) return hashWords(0, 0, last, 0, this.#seed)
+    return hashWords(hashWords(table.addressWord(ref, from), table.addressWord(ref, from + 1), table.addressWord(ref, from + 2), last, this.#seed), 0, 0, 1, this.#seed)
   }
 
-  #dstHash(ref: number, protocol: number): number {
-    const table = this.#table
-    const port = this.#port(ref, protocol)
-    return (ref & 1) === 0
-      ? hashWords(protocol, port, table.addressWord(ref, 7), 0, this.#seed)
-      : hashWords(hashWords(table.addressWord(ref, 4), table.addressWord(ref, 5), table.addressWord(ref, 6), table.addressWord(ref, 7), this.#seed), port, protocol, 1, this.#seed)
+  /** `address`: the hash of the destination. */
+  #serviceHash(ref: number, protocol: number, address: number): number {
+    return hashWords(protocol, this.#port(ref, protocol), address, 2, this.#seed)
   }
 
-  #leadingStates(): { value: string; entries: number }[] {
-    const found: { value: string; entries: number }[] = []
-    this.#states.forEach((entries, index) => {
+  #leadingStates(): { value: string; index: number }[] {
+    const counts = this.#states
+    const found: { value: string; index: number }[] = []
+    counts.forEach((entries, index) => {
       if (entries === 0) return
       const state = (index % STATES) - 1
       const protocol = protocolText(Math.floor(index / STATES))
-      found.push({ value: state < 0 ? protocol : `${protocol} ${states[state]}`, entries })
+      found.push({ value: state < 0 ? protocol : `${protocol} ${states[state]}`, index })
     })
-    return found.sort((a, b) => b.entries - a.entries || (a.value < b.value ? -1 : 1)).slice(0, TOLD)
+    return found.sort((a, b) => counts[b.index]! - counts[a.index]! || (a.value < b.value ? -1 : 1)).slice(0, TOLD)
   }
 }
 
@@ -186,19 +229,25 @@ class Cells {
   clear(): void {
     this.cells.fill(0)
     this.#heavy.fill(0)
-    this.#slots.fill(0)
+    if (this.#used !== 0) this.#slots.fill(0)
     this.#used = 0
   }
 
-  /** Marks the cells with the most entries. */
+  /** Marks the cells with the most entries, of equal ones the first. A sort of all cells would cost more than the look at a table of 100,000 flows. */
   chooseHeavy(): void {
-    const sorted = this.cells.slice().sort()
-    const least = Math.max(1, sorted[CELLS - HEAVY]!)
-    // of those that are equal to the last, as many as there is room for
-    let equal = HEAVY - sorted.subarray(CELLS - HEAVY).filter((entries) => entries > least).length
-    this.cells.forEach((entries, cell) => {
-      if (entries > least || (entries === least && equal-- > 0)) this.#heavy[cell] = 1
-    })
+    const { cells } = this
+    const chosen: number[] = []
+    let least = 0
+    for (let cell = 0; cell < CELLS; cell++) {
+      const entries = cells[cell]!
+      if (entries <= least) continue
+      if (chosen.length === HEAVY) chosen.pop()
+      let at = chosen.length
+      while (at > 0 && cells[chosen[at - 1]!]! < entries) at--
+      chosen.splice(at, 0, cell)
+      if (chosen.length === HEAVY) least = cells[chosen[HEAVY - 1]!]!
+    }
+    for (const cell of chosen) this.#heavy[cell] = 1
   }
 
   isHeavy(hash: number): boolean {
@@ -206,7 +255,7 @@ class Cells {
   }
 
   /** Counts the flow for its address: words `from` to `from + 3` of the table's. */
-  add(table: FlowTable, ref: number, hash: number, from: number, kind: number, port: number): void {
+  add(table: FlowTable, ref: number, hash: number, from: number, kind: number, port: number, unreplied: number, opened: number): void {
     const slots = this.#slots
     const w0 = table.addressWord(ref, from)
     const w1 = table.addressWord(ref, from + 1)
@@ -224,22 +273,30 @@ class Cells {
         slots[at + 3] = w1
         slots[at + 4] = w2
         slots[at + 5] = w3
-        slots[at + 6] = 1
+        slots[at + ENTRIES] = 1
+        slots[at + UNREPLIED] = unreplied
+        slots[at + OPENED] = opened
         return
       }
       if (slots[at] === (kind | SLOT_USED) && slots[at + 1] === port && slots[at + 5] === w3 && slots[at + 4] === w2 && slots[at + 3] === w1 && slots[at + 2] === w0) {
-        slots[at + 6]!++
+        slots[at + ENTRIES]!++
+        slots[at + UNREPLIED]! += unreplied
+        slots[at + OPENED]! += opened
         return
       }
     }
   }
 
-  /** Those with the most entries; of equals the lower address first, so that the same table always gives the same. */
-  leaders(): { readonly slot: number; readonly entries: number }[] {
-    const slots = this.#slots
-    const found: { slot: number; entries: number }[] = []
-    for (let slot = 0; slot < SLOTS; slot++) if (slots[slot * SLOT_WORDS] !== 0) found.push({ slot, entries: slots[slot * SLOT_WORDS + 6]! })
-    return found.sort((a, b) => b.entries - a.entries || this.#order(a.slot, b.slot)).slice(0, TOLD)
+  /** Slots with the most entries; of equals the lower address first, so that the same table always gives the same. */
+  leaders(): number[] {
+    const found: number[] = []
+    for (let slot = 0; slot < SLOTS; slot++) if (this.#slots[slot * SLOT_WORDS] !== 0) found.push(slot)
+    return found.sort((a, b) => this.number(b, ENTRIES) - this.number(a, ENTRIES) || this.#order(a, b)).slice(0, TOLD)
+  }
+
+  /** One of the three numbers of a slot. */
+  number(slot: number, which: typeof ENTRIES | typeof UNREPLIED | typeof OPENED): number {
+    return this.#slots[slot * SLOT_WORDS + which]!
   }
 
   #order(a: number, b: number): number {

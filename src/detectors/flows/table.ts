@@ -78,6 +78,10 @@ export class FlowTable {
   size = 0
   /** of them, known from rows only */
   rowsOnly = 0
+  /** scopes are below it */
+  scopes = 0
+  /** live flows by scope */
+  #sizes = new Int32Array(64)
   /** how many records of the tuple the last `find` passed over because their id is another */
   others = 0
   /** records with FLAG_BY_ID */
@@ -274,6 +278,8 @@ export class FlowTable {
 
   /** A new record, from now on the most recent one of its tuple. The caller has made room below the limit. */
   insert(event: FlowEvent, life: number, flags: number): number {
+    if (event.scope >= this.scopes) this.#addScopes(event.scope)
+    this.#sizes[event.scope]!++
     const byId = (flags & FLAG_BY_ID) !== 0
     const hash = byId ? hashOfId(event.hash, event.id) : event.hash
     const orig = event.orig
@@ -318,6 +324,7 @@ export class FlowTable {
     const base = this.#base(ref)
     if ((words[base + BEGIN_USEC] & FLAG_ROWS_ONLY) !== 0) this.rowsOnly--
     if ((words[base + BEGIN_USEC] & FLAG_BY_ID) !== 0) this.#byId--
+    this.#sizes[words[base + KIND]! >>> 8]!--
     words[base + KIND] = FREE
     if ((ref & 1) === 0) {
       words[base + ID] = this.#free4
@@ -337,6 +344,19 @@ export class FlowTable {
   at(place: number): number {
     const ref = place < this.#used4 ? place * 2 : (place - this.#used4) * 2 + 1
     return ref < 2 || this.#words(ref)[this.#base(ref) + KIND] === FREE ? 0 : ref
+  }
+
+  /** Live flows of a scope. */
+  sizeOf(scope: number): number {
+    return this.#sizes[scope] ?? 0
+  }
+
+  #addScopes(scope: number): void {
+    this.scopes = scope + 1
+    if (scope < this.#sizes.length) return
+    const more = new Int32Array(this.scopes * 2)
+    more.set(this.#sizes)
+    this.#sizes = more
   }
 
   /** Protocol and scope, as `protocol | scope << 8`. */

@@ -2,6 +2,7 @@
  * One episode: what has been counted of it, and the notice that says so.
  */
 import { type Alert, type Drops, type Holder, type Severity, timeOf } from '../../event.js'
+import { type Fullest, topAt } from './fullest.js'
 import { knownFrom, type Span, type Watch } from './watch.js'
 
 /** Rules that follow from rate-limited kernel lines. */
@@ -10,8 +11,9 @@ export type EpisodeRule = 'table_full' | 'expect_table_full'
 /** A sample so shortly before the first line (the two clocks are compared through an offset that was measured) may have seen its drops. */
 const CLOCKS_DIFFER = 250_000
 const DAY = 86_400e6
-/** A top holder with less of the table is not worth a word. */
+/** A top holder with less of the table is not worth a word; nor is one of a handful of entries, where nobody knows how many there are. */
 const SHARE_TOLD = 0.1
+const KNOWN_TOLD = 10
 
 /** Plain data: a checkpoint holds it. Times are microseconds since the epoch. */
 export interface Episode {
@@ -50,6 +52,10 @@ export interface Episode {
   unconfirmed: boolean
   /** without a namespace: its lines are known to be none of the watched ones', or several's */
   foreign: boolean
+  /** its times are a guess: they tell nothing of what another input saw */
+  isEstimated: boolean
+  /** null: not looked at yet */
+  fullest: Fullest | null
 }
 
 /** What a notice needs beside the episode. */
@@ -64,7 +70,6 @@ export interface NoticeContext {
   /** kernel lines are among the inputs */
   readonly logs: boolean
   readonly watch: Watch | null
-  readonly top: readonly Holder[]
 }
 
 export const logged = (episode: Episode): number => episode.sure + episode.attributed + episode.doubtful
@@ -105,6 +110,7 @@ export function moveEpisode(episode: Episode, by: number): void {
   episode.held += by
   episode.noticed += by
   if (episode.since >= 0) episode.since += by
+  if (episode.fullest !== null) episode.fullest = { ...episode.fullest, at: episode.fullest.at + by }
 }
 
 export function makeAlert(episode: Episode, context: NoticeContext): Alert {
@@ -127,7 +133,8 @@ export function makeAlert(episode: Episode, context: NoticeContext): Alert {
     summary: summaryOf(episode, drops, context),
     drops,
     table: watch === null || watch.count < 0 || watch.max < 0 ? null : { count: watch.count, max: watch.max },
-    top: context.top,
+    topAt: topAt(episode.fullest),
+    top: episode.fullest?.top ?? [],
   }
 }
 
@@ -154,9 +161,15 @@ function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): stri
   const name = episode.netnsName === '' ? '' : ` (${episode.netnsName})`
   const where = episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
   const full = context.status === 'resolved' ? 'was full' : 'full'
-  const holder = context.status === 'firing' && context.top[0]?.by === 'src' && context.top[0].share >= SHARE_TOLD ? context.top[0] : null
-  const who = holder === null ? '' : `, ${holder.value} holds ${Math.round(holder.share * 100)} %`
-  return `${table} ${full}${where}: ${amount(episode, drops, context)}${who}${heldBack(episode, drops)}`
+  return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode.fullest?.top ?? [])}`
+}
+
+/** Whoever leads: a sender; where there are many of these, where they all go to. */
+function who(top: readonly Holder[]): string {
+  const leader = ['src', 'service', 'dst'].map((by) => top.find((holder) => holder.by === by)).find((holder) => holder !== undefined && holder.share >= SHARE_TOLD)
+  if (leader === undefined || (leader.known ?? KNOWN_TOLD) < KNOWN_TOLD) return ''
+  const of = leader.known === undefined ? `${Math.round(leader.share * 100)} %` : `${number(leader.entries)} of ${number(leader.known)} known entries`
+  return leader.by === 'src' ? `; ${leader.value} held ${of}` : `; flows to ${leader.value} held ${of}`
 }
 
 function amount(episode: Episode, drops: Drops, context: NoticeContext): string {
