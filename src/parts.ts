@@ -230,6 +230,8 @@ export interface OutputOptions extends World {
   readonly state: string
   /** name of this host, for records without one */
   readonly host: string
+  /** where this program shows what it does, '' nowhere */
+  readonly statusUrl: string
   /** outputs that may hold records back, this one among them */
   readonly spools: number
   /** records that an output could not keep; called at any time */
@@ -297,7 +299,7 @@ async function webhookOf(output: Extract<OutputConfig, { type: 'webhook' }>, opt
   const onLost = (loss: Loss): void => options.onLost(name, loss)
   const queue = await Spool.open({ folder: folder === null ? null : `${folder}/spool`, maxBytes: spoolBytes(output, options), whenFull: output.when_full, maxAgeMs: output.max_age, report, onLost })
   const deadLetters = await DeadLetterStore.open({ folder: folder === null ? null : `${folder}/${DEAD_LETTERS}`, output: name, origin: output.url.origin, maxBytes: DEAD_LETTERS_BYTES_MAX, report, onLost })
-  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, wantsGaps: asksForGaps(output), report, graceMs: OUTPUT_GRACE_MS, startedAt: () => wallAt(began) / 1000 })
+  const webhook = openWebhook({ config: output, queue, deadLetters, folder, host: options.host, statusUrl: options.statusUrl, wantsGaps: asksForGaps(output), report, graceMs: OUTPUT_GRACE_MS, startedAt: () => wallAt(began) / 1000 })
   const { close } = webhook
   return Object.assign(webhook, {
     tellLosses: () => queue.reportLosses(),

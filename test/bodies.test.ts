@@ -3,7 +3,8 @@ import { readFileSync } from 'node:fs'
 import { Ajv } from 'ajv'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { afterEach, describe, expect, test } from 'vitest'
-import { alertOf, gapAlertOf, lastOfEach } from '../src/printers/bodies/alertmanager.js'
+import { alertOf, gapAlertOf, lastOfEach, NO_LINKS } from '../src/printers/bodies/alertmanager.js'
+import { adviceText, topText } from '../src/printers/bodies/advice.js'
 import { cloudEventBody, cloudEventsBatchBody } from '../src/printers/bodies/cloudevents.js'
 import { jsonArrayBody, ndjsonBody } from '../src/printers/bodies/lines.js'
 import { rawValue } from '../src/printers/bodies/raw-json.js'
@@ -108,19 +109,19 @@ describe('Slack', () => {
       gap(2, { count: undefined, at_least: 7, cause: 'output_dropped', output: 'all' }),
     ]
     for (const line of notices) {
-      const message: unknown = JSON.parse(text(slackBody([value(line)], 'gw1')))
+      const message: unknown = JSON.parse(text(slackBody([value(line)], 'gw1', '')))
       expect(slackMessage(message), JSON.stringify(slackMessage.errors)).toBe(true)
       expect(publishedMessage(message), JSON.stringify(publishedMessage.errors)).toBe(true)
     }
-    const [header] = (JSON.parse(text(slackBody([value(notices[0]!)], 'gw1'))) as { blocks: object[] }).blocks
+    const [header] = (JSON.parse(text(slackBody([value(notices[0]!)], 'gw1', ''))) as { blocks: object[] }).blocks
     for (const wrong of [{ type: 'heading' }, { text: 'plain' }, { text: { type: 'mrkdwn', text: 'x' } }, { colour: 'red' }]) expect(publishedMessage({ text: 'x', blocks: [{ ...header, ...wrong }] })).toBe(false)
-    expect(text(slackBody(notices.map(value), 'gw1'))).toContain('ns &amp; &lt;co&gt;')
+    expect(text(slackBody(notices.map(value), 'gw1', ''))).toContain('ns &amp; &lt;co&gt;')
   })
 
   test('nothing is longer than Slack allows, nothing cut in an escape, nothing a mention', () => {
     const long = `<!channel> ${'&<>'.repeat(2000)}${'\u{1f525}'.repeat(3000)}`
     const notices = Array.from({ length: 12 }, (_, i) => value(alert(`e${i}`, 1, { summary: long, host: long, netns_name: long, episode: long, rule: long })))
-    const body = text(slackBody(notices, 'gw1'))
+    const body = text(slackBody(notices, 'gw1', ''))
     const message = JSON.parse(body) as { text: string; blocks: { text?: { text: string } }[] }
     expect(slackMessage(message), JSON.stringify(slackMessage.errors)).toBe(true)
     expect(body.includes('<!channel>')).toBe(false)
@@ -152,6 +153,59 @@ describe('Slack', () => {
     await until(() => queue.length === 0, 'acknowledged')
     const told = receiver.got.flatMap((got) => (JSON.parse(got.text) as { text: string }).text.split('\n'))
     expect(told).toEqual(['kmsg_overrun, 1 lost', 'kmsg_overrun, 10 lost', 'restart, 1 lost'].map((said) => `Input lost on gw1: ${said}`))
+  })
+})
+
+describe('words for people', () => {
+  const holder = (by: string, valueOf: string, more: object = {}): object => ({ by, value: valueOf, entries: 392, share: 0.98, new: 30, unreplied: 388, ...more })
+  const LIMIT = 'If this load is wanted, raise net.netfilter.nf_conntrack_max; else limit it or block it.'
+
+  test('who held the table, a line for each kind', () => {
+    expect(topText(value(alert('e1', 1)))).toBe(
+      [
+        'from 10.10.1.2 392 entries (98 %, 388 unreplied, 30 new), 10.10.1.3 8 entries (2 %)',
+        'to 10.10.2.2 400 entries (100 %, 388 unreplied, 30 new)',
+        'to 10.10.2.2:53/udp 3 entries (1 %, 1 unreplied)',
+        'in state udp UNREPLIED 388 entries (97 %, 388 unreplied, 30 new)',
+      ].join('\n'),
+    )
+    expect(topText(value(alert('e1', 1, { top: [holder('src', 'fd00::1', { entries: 1, share: 1, known: 1, unreplied: 1, new: undefined })] })))).toBe('from fd00::1 1 entry (of 1 known, 1 unreplied)')
+    for (const top of [undefined, [], 'all', [null, 7, { by: 'src' }]]) expect(topText(value(alert('e1', 1, { top })))).toBe('')
+  })
+
+  test.each<[string, object, string]>([
+    [
+      'a sender',
+      { netns_name: 'blue' },
+      'When the table was fullest (10:14:49 UTC) 10.10.1.2 held 98 %: 388 of 392 entries unreplied, 30 opened since the episode began. Most flows of the table went to 10.10.2.2:53/udp. Look at its entries: ip netns exec blue conntrack -L -s 10.10.1.2.',
+    ],
+    ['a sender by IPv6', { top: [holder('src', 'fd00::1', { new: undefined, unreplied: 0, share: 0.996 })] }, 'When the table was fullest (10:14:49 UTC) fd00::1 held 99 %. Look at its entries: conntrack -L -f ipv6 -s fd00::1.'],
+    [
+      'of many senders the service',
+      { top: [holder('src', '10.10.1.2', { share: 0.01 }), holder('service', '10.10.2.2:443/tcp')] },
+      'When the table was fullest (10:14:49 UTC) what goes to 10.10.2.2:443/tcp held 98 %: 388 of 392 entries unreplied, 30 opened since the episode began. Look at its entries: conntrack -L -p tcp --dport 443 -d 10.10.2.2.',
+    ],
+    [
+      'a service by IPv6, without ports, or the host alone',
+      { top: [holder('service', '[fd00::2]:53/udp', { unreplied: 0, new: 0 })] },
+      'When the table was fullest (10:14:49 UTC) what goes to [fd00::2]:53/udp held 98 %. Look at its entries: conntrack -L -f ipv6 -p udp --dport 53 -d fd00::2.',
+    ],
+    ['pings', { top: [holder('service', '10.10.2.2/icmp', { unreplied: 0, new: 0 })] }, 'When the table was fullest (10:14:49 UTC) what goes to 10.10.2.2/icmp held 98 %. Look at its entries: conntrack -L -p icmp -d 10.10.2.2.'],
+    ['a host', { top: [holder('dst', 'fd00::2', { unreplied: 0, new: 0 })] }, 'When the table was fullest (10:14:49 UTC) what goes to fd00::2 held 98 %. Look at its entries: conntrack -L -f ipv6 -d fd00::2.'],
+    ['nobody in particular', { netns_name: 'a b; rm', top: [holder('src', '10.10.1.2', { share: 0.05 })] }, 'When the table was fullest (10:14:49 UTC) nobody stood out among those who held entries. Look at the table: conntrack -L.'],
+    ['nobody known', { top: undefined, top_at: undefined }, 'Who holds the entries is not known: no flow input saw them. Look at the table: conntrack -L.'],
+  ])('what to look at and to do next: %s', (_, more, wanted) => {
+    expect(adviceText(value(alert('e1', 1, more)))).toBe(`${wanted} ${LIMIT}`)
+  })
+
+  test('are in the bodies of Slack and of an Alertmanager, firing and resolved', () => {
+    for (const status of ['firing', 'resolved']) {
+      const line = value(alert('e1', 2, { status, summary: 'full; 10.10.1.2 held 98 %' }))
+      expect(alertOf(line, 'gw1', NO_LINKS).annotations).toMatchObject({ top: topText(line), description: adviceText(line), summary: 'full; 10.10.1.2 held 98 %' })
+      const message = JSON.parse(text(slackBody([line], 'gw1', ''))) as { text: string; blocks: { text?: { text: string } }[] }
+      expect(message.text).toContain('10.10.1.2 held 98 %')
+      expect(message.blocks.at(-1)!.text!.text).toBe(`${adviceText(line)}\n${topText(line)}`)
+    }
   })
 })
 
@@ -207,19 +261,24 @@ describe('templates', () => {
 
 describe('Alertmanager', () => {
   test('labels are what outlives an episode, all else is annotations', () => {
-    const firing = alertOf(value(alert('e1', 3, { started: '2026-11-22T10:14:43.324469Z', netns_name: 'red' })), 'gw9')
-    expect(firing.labels).toEqual({ alertname: 'ConntrackTableFull', severity: 'critical', instance: 'gw1', netns: '4026531840' })
+    const firing = alertOf(value(alert('e1', 3, { started: '2026-11-22T10:14:43.324469Z', netns_name: 'red' })), 'gw9', NO_LINKS)
+    expect(firing.labels).toEqual({ alertname: 'ConntrackTableFull', severity: 'critical', instance: 'gw1', netns_name: 'red' })
     expect(firing.startsAt).toBe('2026-11-22T10:14:43.324469Z')
     expect(firing.endsAt).toBeUndefined()
-    expect(firing.annotations).toMatchObject({ episode: 'e1', seq: '3', drops_logged: '3', table_max: '400', netns_name: 'red', status: 'firing', rule: 'table_full' })
-    expect(firing.annotations['top']).toBe('[{"by":"src","value":"10.10.1.2","entries":400,"share":1}]')
-    const other = alertOf(value(alert('e2', 1, { rule: 'expect_table_full', host: undefined, netns: undefined, severity: 'warning', status: 'resolved', started: '2026-11-22T10:19:00.000000Z', ended: '2026-11-22T10:20:00.000000Z' })), 'gw9')
+    expect(firing.annotations).toMatchObject({ episode: 'e1', seq: '3', drops_logged: '3', table_max: '400', netns: '4026531840', netns_name: 'red', status: 'firing', rule: 'table_full' })
+    expect(firing.annotations).not.toHaveProperty('runbook_url')
+    expect(firing).not.toHaveProperty('generatorURL')
+    const links = { runbook: 'https://wiki.example/full', generator: 'http://gw1:9469/status' }
+    const linked = alertOf(value(alert('e1', 3)), 'gw9', links)
+    expect([linked.annotations['runbook_url'], linked.generatorURL]).toEqual([links.runbook, links.generator])
+    expect(postableAlerts([linked, gapAlertOf(value(gap(1)), 'gw9', links)]), JSON.stringify(postableAlerts.errors)).toBe(true)
+    const other = alertOf(value(alert('e2', 1, { rule: 'expect_table_full', host: undefined, netns: undefined, severity: 'warning', status: 'resolved', started: '2026-11-22T10:19:00.000000Z', ended: '2026-11-22T10:20:00.000000Z' })), 'gw9', NO_LINKS)
     expect(other.labels).toEqual({ alertname: 'ConntrackExpectTableFull', severity: 'warning', instance: 'gw9' })
     expect(other.endsAt).toBe('2026-11-22T10:20:00.000000Z')
     // an Alertmanager refuses what ends before it starts
-    const odd = alertOf(value(alert('e3', 1, { started: '2026-11-22T10:20:00.000001Z', status: 'resolved', ended: '2026-11-22T10:19:59.000000Z' })), 'gw9')
+    const odd = alertOf(value(alert('e3', 1, { started: '2026-11-22T10:20:00.000001Z', status: 'resolved', ended: '2026-11-22T10:19:59.000000Z' })), 'gw9', NO_LINKS)
     expect(odd.endsAt).toBe('2026-11-22T10:20:00.000001Z')
-    const lost = gapAlertOf(value(gap(1)), 'gw9')
+    const lost = gapAlertOf(value(gap(1)), 'gw9', NO_LINKS)
     expect(lost.labels).toEqual({ alertname: 'ConntrackGap', severity: 'warning', instance: 'gw1' })
     expect(postableAlerts([firing, other, lost]), JSON.stringify(postableAlerts.errors)).toBe(true)
     expect(lastOfEach([firing, other, { ...firing, endsAt: 'x' }]).map(({ endsAt }) => endsAt)).toEqual([other.endsAt, 'x'])
@@ -233,7 +292,7 @@ describe('Alertmanager', () => {
     const state = folder()
     const first = open(receiver.url(), { body: 'alertmanager' }, { folder: state })
     // more than what other bodies are compressed for: an Alertmanager takes none
-    await first.webhook.write(page(alert('e1', 1, { summary: 'full '.repeat(400) }), alert('e2', 1, { netns: 7 }), flow(1)))
+    await first.webhook.write(page(alert('e1', 1, { summary: 'full '.repeat(400) }), alert('e2', 1, { netns_name: 'blue' }), flow(1)))
     await until(() => first.queue.length === 0, 'acknowledged')
     await first.webhook.close()
     const later = { now: () => Date.now() + 61_000 }
@@ -245,24 +304,49 @@ describe('Alertmanager', () => {
     await second.webhook.close()
     open(receiver.url(), { body: 'alertmanager' }, { folder: state, now: () => Date.now() + 125_000 })
     await until(() => receiver.got.length === 4, 'the other one sent again')
-    expect(posted(receiver)[3]!.map(({ labels }) => labels['netns'])).toEqual(['7'])
+    expect(posted(receiver)[3]!.map(({ labels }) => labels['netns_name'])).toEqual(['blue'])
     expect(receiver.got.filter(({ headers }) => headers['content-encoding'] !== undefined)).toEqual([])
     for (const body of posted(receiver)) expect(postableAlerts(body), JSON.stringify(postableAlerts.errors)).toBe(true)
   })
 
-  test('a namespace that becomes known resolves the labels without it', async () => {
+  test('an episode keeps the labels of its first notice, whatever becomes known of its namespace', async () => {
     const receiver = await receive()
-    const { webhook, queue } = open(receiver.url(), { body: 'alertmanager' })
-    await webhook.write(page(alert('e1', 1, { netns: undefined })))
-    await until(() => queue.length === 0, 'acknowledged')
-    await webhook.write(page(alert('e1', 2, { netns: 42 })))
-    await until(() => queue.length === 0, 'acknowledged')
+    const state = folder()
+    const first = open(receiver.url(), { body: 'alertmanager' }, { folder: state })
+    await first.webhook.write(page(alert('e1', 1, { netns: undefined })))
+    await until(() => first.queue.length === 0, 'acknowledged')
     // and within one request
-    await webhook.write(page(alert('e2', 1, { netns: undefined, rule: 'expect_table_full' }), alert('e2', 2, { netns: 42, rule: 'expect_table_full' })))
-    await until(() => queue.length === 0, 'acknowledged')
-    const shown = posted(receiver).map((alerts) => alerts.map(({ labels, endsAt }) => [labels['netns'], endsAt !== undefined]))
-    const change = [[undefined, true], ['42', false]]
-    expect(shown).toEqual([[[undefined, false]], change, change])
+    await first.webhook.write(page(alert('e1', 2, { netns_name: 'blue' }), alert('e2', 1, { rule: 'expect_table_full', netns_name: 'blue' }), alert('e2', 2, { rule: 'expect_table_full', netns_name: 'blue 2' })))
+    await until(() => first.queue.length === 0, 'acknowledged')
+    await first.webhook.close()
+    const second = open(receiver.url(), { body: 'alertmanager' }, { folder: state })
+    const ended = { status: 'resolved', ended: new Date().toISOString() }
+    await second.webhook.write(page(alert('e1', 3, { ...ended, netns_name: 'blue' }), alert('e2', 3, { ...ended, rule: 'expect_table_full', netns_name: undefined })))
+    await until(() => second.queue.length === 0, 'acknowledged')
+    const all = posted(receiver).flat()
+    const labelsOf = (episode: string): unknown[] => [...new Set(all.filter(({ annotations }) => annotations['episode'] === episode).map(({ labels }) => JSON.stringify(labels)))]
+    expect(labelsOf('e1')).toEqual([JSON.stringify({ alertname: 'ConntrackTableFull', severity: 'critical', instance: 'gw1' })])
+    expect(labelsOf('e2')).toEqual([JSON.stringify({ alertname: 'ConntrackExpectTableFull', severity: 'critical', instance: 'gw1', netns_name: 'blue' })])
+    expect(all.filter(({ endsAt }) => endsAt !== undefined).map(({ annotations }) => annotations['episode'])).toEqual(['e1', 'e2'])
+    expect(all.find(({ annotations }) => annotations['episode'] === 'e1' && annotations['seq'] === '2')!.annotations['netns_name']).toBe('blue')
+  })
+
+  test('links of the configuration, and of the program itself, go out', async () => {
+    const receiver = await receive()
+    const own = open(receiver.url(), { body: 'alertmanager', runbook_url: 'https://wiki.example/full' }, { statusUrl: 'http://gw1:9469/status' })
+    await own.webhook.write(page(alert('e1', 1)))
+    await until(() => own.queue.length === 0, 'acknowledged')
+    const set = open(receiver.url(), { body: 'alertmanager', generator_url: 'https://gw.example/' }, { statusUrl: 'http://gw1:9469/status' })
+    await set.webhook.write(page(alert('e1', 1)))
+    await until(() => set.queue.length === 0, 'acknowledged')
+    expect((posted(receiver).flat() as { annotations: Record<string, string>; generatorURL?: string }[]).map(({ annotations, generatorURL }) => [annotations['runbook_url'], generatorURL])).toEqual([
+      ['https://wiki.example/full', 'http://gw1:9469/status'],
+      [undefined, 'https://gw.example/'],
+    ])
+    const slack = open(receiver.url(), { body: 'slack', runbook_url: 'https://wiki.example/full?a=1&b=2' })
+    await slack.webhook.write(page(alert('e1', 1)))
+    await until(() => slack.queue.length === 0, 'acknowledged')
+    expect(receiver.got.at(-1)!.text).toContain('\\nRunbook: https://wiki.example/full?a=1&amp;b=2')
   })
 
   test('two episodes with the same labels: the end of one is not the end of both', async () => {

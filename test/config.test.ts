@@ -183,7 +183,7 @@ describe('good configurations', () => {
       event: ['destroy'],
       reason: ['refused'],
     })
-    expect(outputs.map(({ when }) => (typeof when === 'string' ? when : when?.length))).toEqual(['unmatched', 1, 4])
+    expect(outputs.map(({ when }) => (typeof when === 'string' ? when : when?.length))).toEqual(['unmatched', 1, 4, 1])
     expect(outputs[1]?.when).toEqual([
       expect.objectContaining({ protocol: [6, 132], to: ['FIN_WAIT', 'CLOSE_WAIT'], netns: [4026531833, 'blue'], transition: true }),
     ])

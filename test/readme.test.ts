@@ -163,7 +163,7 @@ describe('a command of the README', () => {
     const of = (wanted: string): number => records.filter(({ type }) => type === wanted).length
     expect({ flow: of('flow'), kernel: of('kernel'), table: of('table'), alert: of('alert') }).toEqual({ flow: 626, kernel: 44, table: 115, alert: 2 })
     expect(stderr).toContain('ends: 79 expired, 34 evicted')
-    expect(stderr).toContain('4,937 packets dropped since 10:14:50 (UTC), 10.10.1.2 holds 100 %')
+    expect(stderr).toContain('4,937 packets dropped since 10:14:50 (UTC); 10.10.1.2 held 100 %')
   })
 })
 

@@ -4,7 +4,8 @@
  */
 import { describe, expect, test } from 'vitest'
 import { QUIET_SEC_MIN, TableFull, type TableFullOptions } from '../src/detectors/table-full.js'
-import type { Alert, Holder, KernelEvent, KernelKind, TableRecord, Time } from '../src/event.js'
+import { type Alert, type KernelEvent, type KernelKind, type TableRecord, type Time, TIME_ESTIMATED } from '../src/event.js'
+import type { HoldersLook, TopHolders } from '../src/stage.js'
 
 const T = Date.parse('2026-11-22T10:14:43Z') / 1000
 const A = 4026532246
@@ -349,19 +350,6 @@ describe('an episode', () => {
     playing.step(tick(60))
     expect(playing.alerts).toHaveLength(2)
     expect(playing.detector.openEpisodes).toEqual([])
-  })
-
-  test('tells the top holders of its namespace', () => {
-    const top: Holder[] = [{ by: 'src', value: '10.10.1.2', entries: 400, share: 1 }]
-    const asked: number[] = []
-    const holders = { top: (netns: number) => (asked.push(netns), top) }
-    const alerts = play([sample(0, A, 0, { name: 'blue' }), sample(1, A, 1), tick(70)], { holders })
-    expect(asked).toEqual([A, A])
-    expect(alerts.map(({ summary }) => summary)).toEqual([
-      'conntrack table full in netns 4026532246 (blue): 1 packet dropped since 10:14:44 (UTC), 10.10.1.2 holds 100 %',
-      'conntrack table was full in netns 4026532246 (blue): 1 packet dropped from 10:14:44 to 10:14:44 (UTC)',
-    ])
-    expect(alerts[0]!.top).toBe(top)
   })
 
   test('says when races are among the drops, and the day when it is another', () => {
@@ -754,5 +742,141 @@ describe('any interleaving', () => {
     expect(episodes).toEqual([])
     expect(watches.length + marks.length).toBeLessThan(10)
     expect(playing.alerts.filter(({ status }) => status === 'resolved')).toHaveLength(5000)
+  })
+})
+
+/** A flow table by hand: who holds how many. */
+class Table implements TopHolders {
+  readonly asked: number[] = []
+  held: Record<string, number> = {}
+  /** as a large one does that was looked at just before */
+  isBusy = false
+
+  known(): number {
+    return Object.values(this.held).reduce((sum, n) => sum + n, 0)
+  }
+
+  look(netns: number): HoldersLook | null {
+    if (this.isBusy) return null
+    this.asked.push(netns)
+    const rows = Object.entries(this.held).map(([value, entries]) => ({ by: 'src', value, entries, unreplied: Math.floor(entries / 2), new: 3 }))
+    return { known: this.known(), rows: rows.sort((a, b) => b.entries - a.entries) }
+  }
+}
+
+describe('who held the table at its fullest', () => {
+  /** Steps, and in between what becomes of the table of flows. */
+  function story(steps: readonly (Step | ((table: Table) => void) | 'restart')[], given: Given = {}): { readonly told: string[]; readonly alerts: readonly Alert[]; readonly table: Table } {
+    const table = new Table()
+    const playing = new Play({ holders: table, ...given })
+    for (const step of steps) {
+      if (step === 'restart') playing.restart()
+      else if (typeof step === 'function') step(table)
+      else playing.step(step)
+    }
+    playing.detector.finish()
+    const told = playing.alerts.map(({ status, topAt, top }) => `${status} ${topAt === null ? '-' : since(topAt)} ${top.map(({ value, entries, share, known }) => `${value} ${entries} ${share}${known === undefined ? '' : ` of ${known}`}`).join(', ')}`.trim())
+    return { told, alerts: playing.alerts, table }
+  }
+  const holds = (held: Record<string, number>) => (table: Table): void => void (table.held = held)
+  const FLOODED = { '10.10.1.9': 380, '10.10.1.2': 20 }
+  const QUIET = { '10.10.1.2': 18 }
+
+  test('the flooder has gone by the second notice, and is named to the end', () => {
+    const { told, alerts, table } = story([sample(0, A, 0, { name: 'blue', count: 300 }), holds(FLOODED), sample(1, A, 1), holds(QUIET), ...samples(2, 40, A, 2, { count: 18 }), ...samples(41, 130, A, 2, { count: 18 })])
+    expect(told).toEqual(['firing', 'firing', 'resolved'].map((status) => `${status} 1 10.10.1.9 380 0.95, 10.10.1.2 20 0.05`))
+    expect(alerts.map(({ summary }) => summary)).toEqual([
+      'conntrack table full in netns 4026532246 (blue): 1 packet dropped since 10:14:44 (UTC); 10.10.1.9 held 95 %',
+      'conntrack table full in netns 4026532246 (blue): 2 packets dropped since 10:14:44 (UTC); 10.10.1.9 held 95 %',
+      'conntrack table was full in netns 4026532246 (blue): 2 packets dropped from 10:14:44 to 10:14:45 (UTC); 10.10.1.9 held 95 %',
+    ])
+    expect(alerts[0]!.top[0]).toEqual({ by: 'src', value: '10.10.1.9', entries: 380, share: 0.95, new: 3, unreplied: 190 })
+    expect(table.asked).toEqual([A])
+  })
+
+  test('flow events that come after the line improve later notices; fewer never', () => {
+    const { told } = story([sample(0, A, 0, { count: 300 }), holds({ '10.10.1.2': 1 }), full(0.5, A), holds(FLOODED), tick(1.6), holds(QUIET), tick(3), sample(31, A, 1, { count: 18 }), tick(100)], { finish: false })
+    expect(told[0]).toBe('firing 0.5 10.10.1.2 1 0.0025')
+    expect(told.slice(1)).toEqual(['firing', 'resolved'].map((status) => `${status} 1.6 10.10.1.9 380 0.95, 10.10.1.2 20 0.05`))
+  })
+
+  test('one known entry is not the whole of a full table, with a count or without', () => {
+    const one = holds({ '10.10.1.2': 1 })
+    const counted = story([sample(0, A, 0), one, full(0.5, A), tick(100)])
+    expect(counted.told).toEqual(['firing', 'resolved'].map((status) => `${status} 0.5 10.10.1.2 1 0.0025`))
+    const uncounted = story([one, full(0.5, A), tick(100)])
+    expect(uncounted.told).toEqual(['firing', 'resolved'].map((status) => `${status} 0.5 10.10.1.2 1 1 of 1`))
+    for (const { summary } of [...counted.alerts, ...uncounted.alerts]) expect(summary).not.toContain('held')
+  })
+
+  test('without a count shares are of what is known, and say so', () => {
+    const { told, alerts } = story([holds(FLOODED), full(0.5, A), holds(QUIET), tick(100)])
+    expect(told).toEqual(['firing', 'resolved'].map((status) => `${status} 0.5 10.10.1.9 380 0.95 of 400, 10.10.1.2 20 0.05 of 400`))
+    expect(alerts[1]!.summary).toContain('; 10.10.1.9 held 380 of 400 known entries')
+  })
+
+  test("entries never exceed the kernel's count, though ends of flows were lost", () => {
+    const { alerts } = story([sample(0, A, 0, { count: 300 }), holds({ '10.10.1.9': 900, '10.10.1.2': 30 }), sample(1, A, 1), full(1.5, A), tick(100)])
+    for (const { top } of alerts) expect(top.map(({ entries, share, new: opened, unreplied }) => [entries, share, opened, unreplied])).toEqual([[400, 1, 3, 400], [30, 0.075, 3, 15]])
+  })
+
+  test('a table as full again is told as it is then, when there is new evidence', () => {
+    const { told } = story([sample(0, A, 0), holds({ '10.10.1.9': 400 }), sample(1, A, 1), holds({ '10.10.1.7': 400 }), ...samples(2, 31, A, 1), sample(32, A, 9), tick(200)])
+    expect(told).toEqual(['firing 1 10.10.1.9 400 1', 'firing 32 10.10.1.7 400 1', 'resolved 32 10.10.1.7 400 1'])
+  })
+
+  test('lines of long ago tell nothing of the table now, nor does a table that is no longer full', () => {
+    const old = story([holds(QUIET), tick(100), full(1, A), sample(101, A, 0, { count: 18 }), tick(200)])
+    expect(old.told).toEqual(['firing -', 'resolved -'])
+    const late = story([sample(0, A, 0, { count: 390 }), full(0.5, A), holds(QUIET), ...samples(1, 30, A, 1, { count: 18 }), tick(200)])
+    expect(late.told.every((text) => text.endsWith(' -'))).toBe(true)
+  })
+
+  test('an estimated clock tells nothing of what other inputs saw', () => {
+    const { told } = story([sample(0, A, 0), holds(FLOODED), full(0.5, A, { timeSource: TIME_ESTIMATED }), sample(1, A, 1), tick(100)])
+    expect(told.every((text) => text.endsWith(' -'))).toBe(true)
+  })
+
+  test('is kept over a restart, and a checkpoint from before has none', () => {
+    const { told } = story([sample(0, A, 0), holds(FLOODED), sample(1, A, 1), 'restart', holds({}), tick(100)])
+    expect(told).toEqual(['firing', 'resolved'].map((status) => `${status} 1 10.10.1.9 380 0.95, 10.10.1.2 20 0.05`))
+    const playing = new Play({ holders: new Table() })
+    for (const step of [sample(0, A, 0), sample(1, A, 1)]) playing.step(step)
+    const old = JSON.parse(JSON.stringify(playing.detector.save(), (key, value: unknown) => (key === 'fullest' || key === 'isEstimated' ? undefined : value))) as unknown
+    const next = new Play({ holders: new Table() })
+    next.detector.restore(old)
+    next.step(tick(100))
+    expect(next.alerts.map(({ status, seq, topAt }) => [status, seq, topAt])).toEqual([['resolved', 2, null]])
+  })
+
+  test('a large table that was looked at just before is looked at later', () => {
+    const { told, table } = story([sample(0, A, 0), holds(FLOODED), (busy) => (busy.isBusy = true), sample(1, A, 1), (free) => (free.isBusy = false), sample(2, A, 1), tick(100)])
+    expect(told).toEqual(['firing -', 'resolved 2 10.10.1.9 380 0.95, 10.10.1.2 20 0.05'])
+    expect(table.asked).toEqual([A])
+  })
+
+  test('a flood of lines costs no further looks while nothing more is known', () => {
+    const { table } = story([sample(0, A, 0), holds(FLOODED), ...fulls(0.5, 500, A), ...samples(1, 20, A, 1), tick(100)])
+    expect(table.asked).toEqual([A])
+  })
+
+  test('the first notice waits for flow events that are on their way, and no longer than it is let', () => {
+    const table = new Table()
+    const playing = new Play({ holders: table, followsFlows: () => true })
+    for (const step of [sample(0, A, 0), full(0.5, A)]) playing.step(step)
+    expect([playing.detector.waitsForFlows, playing.alerts.length]).toEqual([true, 0])
+    table.held = { '10.10.1.9': 200 }
+    playing.detector.flowsCame(false)
+    expect(playing.alerts).toEqual([])
+    table.held = FLOODED
+    playing.detector.flowsCame(false)
+    expect([playing.detector.waitsForFlows, playing.alerts.map(({ seq, top }) => [seq, top[0]!.value])]).toEqual([false, [[1, '10.10.1.9']]])
+    playing.step(full(200, B))
+    playing.detector.flowsCame(true)
+    expect(playing.alerts.map(({ seq, status, netns }) => [seq, status, netns])).toEqual([[1, 'firing', A], [2, 'resolved', A], [1, 'firing', B]])
+    // an end that comes meanwhile comes second
+    playing.step(full(300, A))
+    playing.step(tick(400))
+    expect(playing.alerts.slice(-2).map(({ seq, status, netns }) => [seq, status, netns])).toEqual([[1, 'firing', A], [2, 'resolved', A]])
   })
 })

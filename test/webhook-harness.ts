@@ -220,6 +220,8 @@ export function open(url: string, config: Partial<WebhookConfig> = {}, options: 
       url: { address: secret(url), origin: new URL(url).origin },
       body: 'ndjson',
       template: null,
+      runbook_url: null,
+      generator_url: null,
       notify: 'all',
       batch: { records: 500, bytes: 1_000_000, every: 5 },
       gzip: true,
@@ -239,6 +241,7 @@ export function open(url: string, config: Partial<WebhookConfig> = {}, options: 
     folder: null,
     host: 'gw1',
     wantsGaps: false,
+    statusUrl: '',
     startedAt: Date.now,
     report: (message) => reports.push(message),
     graceMs: 2000,
@@ -288,7 +291,14 @@ export const alert = (episode: string, seq: number, more: object = {}): string =
     summary: 'conntrack table full: 3 packets dropped',
     drops: { logged: 3, at_least: 3 },
     table: { count: 400, max: 400 },
-    top: [{ by: 'src', value: '10.10.1.2', entries: 400, share: 1 }],
+    top_at: '2026-11-22T10:14:49.934876Z',
+    top: [
+      { by: 'src', value: '10.10.1.2', entries: 392, share: 0.98, new: 30, unreplied: 388 },
+      { by: 'src', value: '10.10.1.3', entries: 8, share: 0.02, new: 0, unreplied: 0 },
+      { by: 'dst', value: '10.10.2.2', entries: 400, share: 1, new: 30, unreplied: 388 },
+      { by: 'service', value: '10.10.2.2:53/udp', entries: 3, share: 0.0075, new: 0, unreplied: 1 },
+      { by: 'state', value: 'udp UNREPLIED', entries: 388, share: 0.97, new: 30, unreplied: 388 },
+    ],
     ...more,
   })
 

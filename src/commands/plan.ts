@@ -36,6 +36,8 @@ export interface Plan {
   readonly logLevel: LogLevel
   readonly rules: Config['rules'] | null
   readonly http: Config['http']
+  /** where others see its status, '' nowhere */
+  readonly statusUrl: string
 }
 
 const FLOWS_MAX = 1_048_576
@@ -85,10 +87,11 @@ function complete(settings: Settings, config: Config | null, inputs: readonly In
   const emit: readonly RecordType[] = settings.emit ?? config?.emit ?? defaultTypes
   const bootTime = config?.boot_time ?? null
   const timezone = config?.timezone ?? null
+  const host = settings.host !== '' ? settings.host : isRun ? (config?.host ?? settings.hostname) : ''
   return {
     path: settings.config,
     isRun,
-    host: settings.host !== '' ? settings.host : isRun ? (config?.host ?? settings.hostname) : '',
+    host,
     rid: isRun || settings.rid,
     state: settings.state !== '' ? settings.state : (config?.state ?? ''),
     inputs,
@@ -111,7 +114,16 @@ function complete(settings: Settings, config: Config | null, inputs: readonly In
     summary: settings.summary || config?.summary === true,
     rules: config?.rules ?? null,
     http: config?.http ?? null,
+    statusUrl: statusUrl(config?.http ?? null, host),
   }
+}
+
+/** Where it listens on every address, the host's name stands for them. */
+function statusUrl(http: Config['http'], host: string): string {
+  if (http === null || http.listen.socket !== '' || http.listen.port === 0) return ''
+  const { host: at, port } = http.listen
+  const name = ['0.0.0.0', '::'].includes(at) && host !== '' ? host : at
+  return `http://${name.includes(':') ? `[${name}]` : name}:${port}/status`
 }
 
 /** One entry of `when` or `where`, in the words of --where. */

@@ -117,7 +117,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
       return done(FAILED)
     }
   }
-  const outlets = new Outlets(plan, { ...world, report, state: plan.state, host: plan.host, onLost })
+  const outlets = new Outlets(plan, { ...world, report, state: plan.state, host: plan.host, statusUrl: plan.statusUrl, onLost })
   try {
     await outlets.open()
   } catch (error) {

@@ -299,6 +299,17 @@ function sourceOf({ file, env }: { file?: string | undefined; env?: string | und
 
 const URL_EXPECTED = 'an absolute URL such as https://collector.example/in'
 
+const WEB_PAGE = 'an absolute URL such as https://wiki.example/conntrack'
+
+/** It is shown to people. */
+const webPage = () =>
+  z.string({ error: WEB_PAGE }).transform((text, context) => {
+    const parsed = URL.canParse(text) ? new URL(text) : null
+    if (parsed === null || !/^https?:$/.test(parsed.protocol)) return expected(context, WEB_PAGE)
+    if (parsed.username !== '' || parsed.password !== '') say(context, 'people would see the user name or password in it')
+    return text
+  })
+
 /** The whole is a secret: some receivers have their key in the path. `origin` (scheme, host and port) may be shown. '' when the URL is not there to look at. */
 function url(read: SecretReader) {
   return secret(read, 'a URL').transform((address, context) => {
@@ -485,6 +496,8 @@ function outputs(read: SecretReader) {
         url: url(read).describe('http or https; { file: PATH } or { env: NAME } where it holds a key'),
         body: oneOf(['ndjson', 'json', 'alertmanager', 'slack', 'cloudevents', 'template']).default('ndjson').describe('what is sent'),
         template: maybe(z.string({ error: 'a text' }).min(1, { error: 'a text' })).describe('for body: template'),
+        runbook_url: maybe(webPage()).describe('for body: alertmanager or slack: where people find what to do'),
+        generator_url: maybe(webPage()).describe("for body: alertmanager: where the alert comes from; default: /status of http: listen"),
         notify: maybe(oneOf(['all', 'changes'])).describe(
           'alerts: all notices, or the first, each tenfold rise and the end; default: changes for slack, else all',
         ),
@@ -530,6 +543,8 @@ function outputs(read: SecretReader) {
           say(context, 'would go over plain http to another host; use https, or say allow_insecure: true', [token === null ? 'headers' : 'token'])
         if (body === 'template' && template === null) say(context, 'missing; expected the text that body: template sends', ['template'])
         if (body !== 'template' && template !== null) say(context, `is used with body: template only; body is ${body}`, ['template'])
+        if (webhook.runbook_url !== null && body !== 'alertmanager' && body !== 'slack') say(context, `is used with body: alertmanager or slack only; body is ${body}`, ['runbook_url'])
+        if (webhook.generator_url !== null && body !== 'alertmanager') say(context, `is used with body: alertmanager only; body is ${body}`, ['generator_url'])
         if ((webhook.tls.cert_file === null) !== (webhook.tls.key_file === null)) say(context, 'expected both cert_file and key_file, or neither', ['tls'])
         return { ...webhook, notify: webhook.notify ?? (body === 'slack' ? ('changes' as const) : ('all' as const)) }
       }),

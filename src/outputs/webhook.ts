@@ -106,8 +106,9 @@ class WebhookOutput implements Webhook {
     this.#url = new URL(config.url.address.reveal())
     this.#redaction = new Redaction(config)
     this.#episodes = new Episodes(folder, this.#now(), (message) => this.#report(message))
-    const { host, wantsGaps } = options
-    this.#messages = new Messages({ config, host, wantsGaps, episodes: this.#episodes, idOf: (record) => this.#idOf([record]) })
+    const { host, wantsGaps, statusUrl } = options
+    const links = { runbook: config.runbook_url ?? '', generator: config.generator_url ?? statusUrl }
+    this.#messages = new Messages({ config, host, wantsGaps, links, episodes: this.#episodes, idOf: (record) => this.#idOf([record]) })
     this.#takesGzip = this.#messages.mayCompress ? 'maybe' : 'no'
     this.#progress = new Progress(folder)
     const { first, max, circuit_after: circuitAfter } = config.retry

@@ -1,7 +1,8 @@
 /**
  * One episode: what has been counted of it, and the notice that says so.
  */
-import { type Alert, type Drops, type Holder, type Severity, timeOf } from '../../event.js'
+import { type Alert, type Drops, type Severity, timeOf } from '../../event.js'
+import { leaderOf, number, partText } from '../../leader.js'
 import { type Fullest, topAt } from './fullest.js'
 import { knownFrom, type Span, type Watch } from './watch.js'
 
@@ -11,9 +12,6 @@ export type EpisodeRule = 'table_full' | 'expect_table_full'
 /** A sample so shortly before the first line (the two clocks are compared through an offset that was measured) may have seen its drops. */
 const CLOCKS_DIFFER = 250_000
 const DAY = 86_400e6
-/** A top holder with less of the table is not worth a word; nor is one of a handful of entries, where nobody knows how many there are. */
-const SHARE_TOLD = 0.1
-const KNOWN_TOLD = 10
 
 /** Plain data: a checkpoint holds it. Times are microseconds since the epoch. */
 export interface Episode {
@@ -161,15 +159,12 @@ function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): stri
   const name = episode.netnsName === '' ? '' : ` (${episode.netnsName})`
   const where = episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
   const full = context.status === 'resolved' ? 'was full' : 'full'
-  return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode.fullest?.top ?? [])}`
+  return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode)}`
 }
 
-/** Whoever leads: a sender; where there are many of these, where they all go to. */
-function who(top: readonly Holder[]): string {
-  const leader = ['src', 'service', 'dst'].map((by) => top.find((holder) => holder.by === by)).find((holder) => holder !== undefined && holder.share >= SHARE_TOLD)
-  if (leader === undefined || (leader.known ?? KNOWN_TOLD) < KNOWN_TOLD) return ''
-  const of = leader.known === undefined ? `${Math.round(leader.share * 100)} %` : `${number(leader.entries)} of ${number(leader.known)} known entries`
-  return leader.by === 'src' ? `; ${leader.value} held ${of}` : `; flows to ${leader.value} held ${of}`
+function who(episode: Episode): string {
+  const leader = leaderOf(episode.fullest?.top ?? [])
+  return leader === null ? '' : `; ${leader.by === 'src' ? leader.value : `flows to ${leader.value}`} held ${partText(leader)}`
 }
 
 function amount(episode: Episode, drops: Drops, context: NoticeContext): string {
@@ -205,7 +200,6 @@ function clock(microseconds: number, dated: boolean): string {
   return `${dated ? `${text.slice(0, 10)} ` : ''}${text.slice(11, 19)}`
 }
 
-const number = (value: number): string => String(value).replace(/\B(?=(\d{3})+$)/g, ',')
 const packets = (value: number): string => `${number(value)} ${value === 1 ? 'packet' : 'packets'}`
 const lines = (value: number): string => `${number(value)} ${value === 1 ? 'line' : 'lines'}`
 

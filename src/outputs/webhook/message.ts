@@ -1,5 +1,5 @@
 /** From records to requests: which of them a body carries, how many go into one request, and what it looks like. */
-import { alertmanagerBody, alertOf, closedAt, gapAlertOf, labelKey, lastOfEach, type PostableAlert } from '../../printers/bodies/alertmanager.js'
+import { alertmanagerBody, type AlertLinks, alertOf, gapAlertOf, labelKey, lastOfEach, type PostableAlert } from '../../printers/bodies/alertmanager.js'
 import { change, subjectOf, type Told } from '../../printers/bodies/changes.js'
 import { CLOUDEVENT_TYPE, cloudEventBody, CLOUDEVENTS_BATCH_TYPE, cloudEventsBatchBody } from '../../printers/bodies/cloudevents.js'
 import { JSON_TYPE, jsonArrayBody, NDJSON_TYPE, ndjsonBody } from '../../printers/bodies/lines.js'
@@ -28,6 +28,7 @@ export interface MessageContext {
   readonly config: WebhookConfig
   readonly host: string
   readonly wantsGaps: boolean
+  readonly links: AlertLinks
   readonly episodes: Episodes
   /** of a record without a rid */
   readonly idOf: (record: BodyRecord) => string
@@ -88,11 +89,11 @@ export class Messages {
 
   /** The receiver has them. */
   delivered(records: readonly Outgoing[], now: number): void {
-    const { config, episodes, host } = this.#context
+    const { config, episodes } = this.#context
     for (const { value, told } of records) {
       if (value === null) continue
       if (told !== null) episodes.tell(subjectOf(value), told, value['status'] === 'resolved')
-      if (config.body === 'alertmanager' && value['type'] === 'alert') episodes.posted(textOr(value['episode'], ''), alertOf(value, host), now)
+      if (config.body === 'alertmanager' && value['type'] === 'alert') episodes.posted(textOr(value['episode'], ''), alertInPlace(value, this.#context), now)
     }
   }
 
@@ -102,7 +103,8 @@ export class Messages {
   }
 }
 
-function renderers({ config, episodes, idOf }: MessageContext, host: string): Record<WebhookConfig['body'], () => (records: readonly Outgoing[]) => Message> {
+function renderers(context: MessageContext, host: string): Record<WebhookConfig['body'], () => (records: readonly Outgoing[]) => Message> {
+  const { config, idOf, links } = context
   const lines = (outgoing: readonly Outgoing[]): BodyRecord[] => outgoing.map(({ record }) => record)
   return {
     ndjson: () => (records) => ({ contentType: NDJSON_TYPE, body: ndjsonBody(lines(records)) }),
@@ -111,34 +113,35 @@ function renderers({ config, episodes, idOf }: MessageContext, host: string): Re
       records.length === 1
         ? { contentType: CLOUDEVENT_TYPE, body: cloudEventBody(records[0]!.record, { host, idOf }) }
         : { contentType: CLOUDEVENTS_BATCH_TYPE, body: cloudEventsBatchBody(lines(records), { host, idOf }) },
-    slack: () => (records) => ({ contentType: JSON_TYPE, body: slackBody(records.map(({ value }) => value!), host) }),
+    slack: () => (records) => ({ contentType: JSON_TYPE, body: slackBody(records.map(({ value }) => value!), host, links.runbook) }),
     template: () => {
       const { contentType, body } = compileTemplate(config.template ?? '{{record}}')
       return (records) => ({ contentType, body: body(records[0]!.record) })
     },
     alertmanager: () => (records) => {
-      const alerts = alertsOf(records.map(({ value }) => value!), host, episodes)
+      const alerts = alertsOf(records.map(({ value }) => value!), context)
       return { contentType: JSON_TYPE, body: alertmanagerBody(lastOfEach(alerts)) }
     },
   }
 }
 
-/**
- * Notices as alerts. Where the namespace of an episode has become known, its labels without it are resolved beside it; labels that another open episode has too
- * are not resolved with the first.
- */
-function alertsOf(values: readonly RecordValue[], host: string, episodes: Episodes): PostableAlert[] {
-  const open = new Map(episodes.openAlerts())
-  const isShared = (alert: PostableAlert): boolean => [...open.values()].some((other) => labelKey(other) === labelKey(alert))
+/** With the labels under which the Alertmanager has the episode, if it does. */
+function alertInPlace(value: RecordValue, { host, links, episodes }: MessageContext, open = new Map(episodes.openAlerts())): PostableAlert {
+  return alertOf(value, host, links, open.get(textOr(value['episode'], ''))?.labels ?? null)
+}
+
+/** Notices as alerts. One that ends is not told while another open episode has the same labels: it would be ended with it. */
+function alertsOf(values: readonly RecordValue[], context: MessageContext): PostableAlert[] {
+  const open = new Map(context.episodes.openAlerts())
   return values.flatMap((value) => {
-    if (value['type'] === 'gap') return [gapAlertOf(value, host)]
+    if (value['type'] === 'gap') return [gapAlertOf(value, context.host, context.links)]
+    const alert = alertInPlace(value, context, open)
     const episode = textOr(value['episode'], '')
-    const alert = alertOf(value, host)
-    const before = open.get(episode)
+    if (alert.endsAt === undefined) {
+      open.set(episode, alert)
+      return [alert]
+    }
     open.delete(episode)
-    const isRenamed = before !== undefined && labelKey(before) !== labelKey(alert) && !isShared(before)
-    const closed = isRenamed ? [closedAt(before, textOr(value['time'], before.startsAt))] : []
-    if (alert.endsAt === undefined) open.set(episode, alert)
-    return alert.endsAt !== undefined && isShared(alert) ? closed : [...closed, alert]
+    return [...open.values()].some((other) => labelKey(other) === labelKey(alert)) ? [] : [alert]
   })
 }

@@ -28,6 +28,9 @@ export interface WebhookConfig {
   readonly url: { readonly address: Hidden; readonly origin: string }
   readonly body: BodyKind
   readonly template: string | null
+  /** for people: where it says what to do; and where an Alertmanager's alerts come from, null as `statusUrl` says */
+  readonly runbook_url: string | null
+  readonly generator_url: string | null
   readonly notify: 'all' | 'changes'
   readonly batch: { readonly records: number; readonly bytes: number; readonly every: number }
   readonly gzip: boolean
@@ -55,6 +58,8 @@ export interface WebhookOptions {
   readonly host: string
   /** gap records go to an Alertmanager or to Slack only when someone asked for them */
   readonly wantsGaps: boolean
+  /** where this program shows what it does, '' nowhere */
+  readonly statusUrl: string
   /** when the program started by the wall clock as it is set now, milliseconds since the epoch: older episodes are not told */
   readonly startedAt: () => number
   /** one sentence for the operator; nothing secret is in it */

@@ -2,7 +2,8 @@
  * A Slack incoming webhook's message: `text` for notifications and old clients, `blocks` (Block Kit) for the eye. Slack refuses a message that breaks one of its
  * limits, so everything is cut to them; `&`, `<` and `>` are escaped, because they begin links and mentions.
  */
-import { encode, isMap, lossOf, type RecordValue, textOr } from './record.js'
+import { adviceText, topText } from './advice.js'
+import { encode, lossOf, type RecordValue, textOr } from './record.js'
 
 /** Limits of Block Kit in characters, and of blocks in a message. */
 const HEADER_MAX = 150
@@ -14,10 +15,10 @@ export const SLACK_NOTICES_MAX = 12
 
 type Block = Readonly<Record<string, unknown>>
 
-/** Alert and gap records, at most SLACK_NOTICES_MAX, as one message. `host` is for a record without one. */
-export function slackBody(records: readonly RecordValue[], host: string): Uint8Array {
+/** Alert and gap records, at most SLACK_NOTICES_MAX, as one message. `host` is for a record without one; `runbook` a URL, '' none. */
+export function slackBody(records: readonly RecordValue[], host: string, runbook: string): Uint8Array {
   const text = cut(escaped(records.map((record) => titleOf(record, host)).join('\n')), TEXT_MAX)
-  return encode(JSON.stringify({ text, blocks: records.flatMap((record) => blocksOf(record, host)) }))
+  return encode(JSON.stringify({ text, blocks: records.flatMap((record) => blocksOf(record, host, runbook)) }))
 }
 
 function titleOf(record: RecordValue, host: string): string {
@@ -30,17 +31,17 @@ function gapText(record: RecordValue): string {
   return `${textOr(record['cause'], 'gap')}, ${lossOf(record)}`
 }
 
-function blocksOf(record: RecordValue, host: string): Block[] {
+function blocksOf(record: RecordValue, host: string, runbook: string): Block[] {
   const isGap = record['type'] === 'gap'
   const firing = record['severity'] === 'critical' ? ':rotating_light:' : ':warning:'
   const mark = isGap ? ':grey_question:' : record['status'] === 'resolved' ? ':white_check_mark:' : firing
   const header = `${mark} ${isGap ? 'input lost' : `${textOr(record['rule'], 'alert').replaceAll('_', ' ')}: ${textOr(record['status'], '')}`}`
-  const holders = topText(record['top'])
+  const further = [isGap ? '' : adviceText(record), topText(record), runbook === '' ? '' : `Runbook: ${runbook}`].filter((text) => text !== '').join('\n')
   return [
     { type: 'header', text: { type: 'plain_text', text: cut(escaped(header), HEADER_MAX), emoji: true } },
     section(isGap ? gapText(record) : textOr(record['summary'], '(no summary)')),
     { type: 'section', fields: fieldsOf(record, host) },
-    ...(holders === '' ? [] : [section(`Most entries: ${holders}`)]),
+    ...(further === '' ? [] : [section(further)]),
   ]
 }
 
@@ -56,15 +57,6 @@ function fieldsOf(record: RecordValue, host: string): Block[] {
   return Object.entries(given)
     .filter(([, value]) => value !== undefined && value !== '')
     .map(([name, value]) => ({ type: 'mrkdwn', text: cut(`*${name}*\n${escaped(String(value))}`, FIELD_MAX) }))
-}
-
-function topText(top: unknown): string {
-  if (!Array.isArray(top)) return ''
-  return top
-    .filter(isMap)
-    .slice(0, 3)
-    .map((holder) => `${String(holder['by'])} ${String(holder['value'])} (${String(holder['entries'])})`)
-    .join(', ')
 }
 
 function escaped(text: string): string {
