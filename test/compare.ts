@@ -3,7 +3,7 @@ import { reference } from './reference.js'
 import { type Options, RECEIVED, type Result, runPieces } from './harness.js'
 
 /** Inputs that people posted, of flows and expectations: `fixtures/case.NAME.in`. The other cases are of what the reference does not know. */
-export const formCases = ['events-blanks', 'rows-indented', 'conntrackd-expect', 'rows-vendor-fields', 'rows-l7proto', 'sctp-no-state', 'xml-parallel-pings'].map((name) => `case.${name}`)
+export const formCases = ['events-blanks', 'rows-indented', 'conntrackd-expect', 'rows-vendor-fields', 'rows-l7proto', 'sctp-no-state', 'xml-parallel-pings', 'xml-pretty'].map((name) => `case.${name}`)
 
 const SUMS = ['lines', 'bytes', 'flows', 'expects', 'kernel', 'notes', 'ignored', 'rejected', 'gaps'] as const
 

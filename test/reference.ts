@@ -200,7 +200,8 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
       tracker.dumpShown(Number(torn[2]))
       continue
     }
-    const text = trim(decode(lines[index]!))
+    const spread = xmlSpread(lines, index)
+    const text = spread === undefined ? trim(decode(lines[index]!)) : spread.text
     if (text === 'WARNING: We have hit ENOBUFS! We are losing events.') {
       gap(index, 'netlink_overrun', { at_least: 1 })
       sums.notes += 1
@@ -209,12 +210,21 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
     const shown = /^conntrack v\S+ \(conntrack-tools\): (\d+) flow entries ha(?:ve|s) been shown\.$/.exec(text)
     if (shown !== null) tracker.dumpShown(Number(shown[1]))
     if (text.startsWith('</conntrack>')) tracker.dumpEnds()
+    const first = index
+    if (spread !== undefined) {
+      sums.ignored += spread.further
+      index += spread.further
+    }
     try {
       const line = parse(text, received, zone)
       if (line === undefined) sums.ignored += 1
-      else accept(index, line)
+      else accept(first, line)
     } catch (error) {
       if (!(error instanceof Broken)) throw error
+      if (spread !== undefined) {
+        reject(first, error.message)
+        continue
+      }
       const next = lines[index + 1]
       const continued = error instanceof Unfinished && next !== undefined && next.length <= MAX_LINE && /^[ \t]*src=/.test(decode(next))
       if (!continued) {
@@ -233,6 +243,34 @@ export function reference(input: Uint8Array, options: ReferenceOptions): Referen
   }
   result.live = tracker.live
   return result
+}
+
+/** An element that an editor laid out over several lines, as the tool prints it. */
+function xmlSpread(lines: readonly Uint8Array[], index: number): { text: string; further: number } | undefined {
+  let text = trim(decode(lines[index]!))
+  if (!text.startsWith('<flow') || text.includes('</flow>')) return undefined
+  for (let further = 1; index + further < lines.length; further += 1) {
+    const line = trim(decode(lines[index + further]!))
+    const inTag = text.lastIndexOf('<') > text.lastIndexOf('>')
+    const goesOn = inTag
+      ? /^(?:[\w:-]+\s*=|\/?>)/.test(line)
+      : line === '' || (/^</.test(line) ? !/^<(?:flow(?:[\s>]|$)|[?!]|\/?conntrack>|\/?expect>)/.test(line) : text.endsWith('>') && /^[\w.:\/,-]+(?:<\/.*)?$/.test(line))
+    if (line !== '' && !goesOn) return undefined
+    text += inTag ? ` ${line}` : line
+    if (text.length > 16_384) return undefined
+    if (!line.includes('</flow>')) continue
+    const canonical = text
+      .replace(/\s*([<>])\s*/g, '$1')
+      .replace(/<([a-z][\w-]*)((?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*)\s*(\/?)>/g, (_, name: string, attributes: string, slash: string) => {
+        const found = new Map([...attributes.matchAll(/([\w:-]+)\s*=\s*["']([^"']*)["']/g)].map(([, key, value]) => [key!, value!]))
+        const ordered = ['type', 'direction', 'protonum', 'protoname'].filter((key) => found.has(key)).map((key) => ` ${key}="${found.get(key)}"`)
+        return slash === '/' && /^(layer4|labels)$/.test(name) ? `<${name}${ordered.join('')}></${name}>` : `<${name}${ordered.join('')}${slash}>`
+      })
+      .replace(/<(assured|unreplied|permanent|inactive|userspace)><\/\1>/g, '<$1/>')
+      .replace(/(<\/flow>)\[/, '$1 [')
+    return { text: canonical, further }
+  }
+  return undefined
 }
 
 /** Of a row that may be cut off anywhere. */

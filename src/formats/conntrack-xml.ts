@@ -32,6 +32,7 @@ import { readUserspace } from './by.js'
 import { clearEvent, hasWholeKeys, setAddress, setTupleKey } from './fill.js'
 import { got, isAt, isLineEnd, latin1, readAddress, readCounter, readHex, readNumber, skipBlanks, toScratch, utf8 } from './scan.js'
 import { addExtra } from './vendor-words.js'
+import { attributeOf } from './xml-layout.js'
 
 const eventOf: Readonly<Record<string, number>> = { new: NEW, update: UPDATE, destroy: DESTROY }
 
@@ -52,9 +53,10 @@ export const conntrackXml: LineFormat = {
     const text = latin1(at, lineEnd)
     const close = text.indexOf('</flow>')
     if (close < 0) return reject(context, 'the element is cut off')
-    const open = /^<flow(?: type="([a-z]+)")?>/.exec(text)
-    if (open === null || (open[1] !== undefined && eventOf[open[1]] === undefined)) return reject(context, 'unknown kind of <flow>')
-    const kind = open[1] === undefined ? ENTRY : eventOf[open[1]]!
+    const open = /^<flow((?:\s[^<>]*)?)>/.exec(text)
+    const type = attributeOf(open?.[1] ?? '', 'type')
+    const kind = type === undefined ? ENTRY : eventOf[type]
+    if (open === null || kind === undefined || (type === undefined && open[1]!.trim() !== '')) return reject(context, 'unknown kind of <flow>')
     const outcome = new FlowElement(at, text.slice(0, close), event, context).read(open[0].length, kind)
     if (outcome !== FLOW) return outcome
     const suffix = skipBlanks(at + close + 7)
@@ -71,6 +73,8 @@ function reject(context: LineContext, reason: string): Outcome {
 /** Values whose text may hold anything but their own end tag, because nothing is escaped. */
 const rawValues = new Set(['label', 'secctx', 'helper'])
 
+const containers = new Set(['meta', 'layer3', 'layer4', 'counters', 'labels', 'timestamp', 'when'])
+const flags = new Set(['assured', 'unreplied'])
 const whenParts = new Set(['hour', 'min', 'sec', 'wday', 'day', 'month', 'year'])
 
 /** One element being read. Offsets are of `text`; `base` is where it stands in the page. */
@@ -113,7 +117,7 @@ class FlowElement {
   /** Goes through the tags; '' or what is wrong. */
   #elements(from: number): string {
     const text = this.#text
-    const tag = /<(\/?)([a-z0-9_-]+)([^<>]*)>/y
+    const tag = /\s*<(\/?)([a-z0-9_-]+)([^<>]*)>\s*/y
     const open: string[] = []
     let p = from
     while (p < text.length) {
@@ -125,16 +129,22 @@ class FlowElement {
       if (slash === '/') {
         if (open.pop() !== name) return `</${name}> closes nothing`
         if (name === 'meta') this.#direction = ''
-      } else if (rest.endsWith('/')) {
-        this.#flag(name)
       } else {
         const failed = this.#opened(name, rest)
         if (failed !== '') return failed
+        if (rest.endsWith('/')) {
+          if (!containers.has(name)) this.#flag(name)
+          continue
+        }
         const end = rawValues.has(name) ? text.indexOf(`</${name}>`, p) : text.indexOf('<', p)
         if (end < 0) return `<${name}> has no end`
         if (end > p || rawValues.has(name)) {
-          if (!this.#value(name, p, end)) return `<${name}> holds no such value`
+          let to = end
+          while (to > p && (text[to - 1] === ' ' || text[to - 1] === '\t')) to--
+          if (!this.#value(name, p, to)) return `<${name}> holds no such value`
           p = end
+        } else if (flags.has(name)) {
+          this.#flag(name)
         }
         open.push(name)
       }
@@ -144,11 +154,12 @@ class FlowElement {
 
   #opened(name: string, attributes: string): string {
     if (name === 'meta') {
-      const direction = /^ direction="(original|reply|independent)"$/.exec(attributes)?.[1]
-      if (direction === undefined) return 'unknown direction'
-      this.#direction = direction as 'original'
+      const direction = attributeOf(attributes, 'direction')
+      if (direction !== 'original' && direction !== 'reply' && direction !== 'independent') return 'unknown direction'
+      this.#direction = direction
     } else if (name === 'layer3' || name === 'layer4') {
-      const number = Number(/^ protonum="([0-9]{1,3})"/.exec(attributes)?.[1] ?? 'NaN')
+      const digits = attributeOf(attributes, 'protonum') ?? ''
+      const number = /^[0-9]{1,3}$/.test(digits) ? Number(digits) : NaN
       if (!(number <= 255)) return `no protocol number in <${name}>`
       if (name === 'layer4') this.#event.protocol = number
     } else if (name === 'labels') {

@@ -5,9 +5,10 @@
  */
 import { addressText } from '../address.js'
 import { type ExpectEvent, type ExpectTuple, DESTROY, ENTRY, KEYS_GRE, KEYS_ICMP, KEYS_NONE, KEYS_PORTS, NEW, page, TIME_LOCAL, TIME_RECEIVED } from '../event.js'
-import { EXPECTATION_LINE_BYTES_MAX } from '../kernel.js'
+import { EXPECTATION_LINE_BYTES_MAX, RECORD_LINE_BYTES_MAX } from '../kernel.js'
 import { EXPECT, type LineContext, type LineFormat, REJECTED_LINE } from '../stage.js'
 import { got, isAt, isBlank, LF, readAddress, skipBlanks, toScratch, utf8 } from './scan.js'
+import { attributeOf } from './xml-layout.js'
 
 export const expectation: LineFormat = {
   name: 'expectation',
@@ -139,17 +140,19 @@ export const expectationXml: LineFormat = {
     if (page[at] !== 60 || !isAt(at, '<flow')) return false
     let p = at + 5
     while (page[p] !== 62 && page[p] !== LF) p++
-    return isAt(p, '><layer3')
+    return page[p] === 62 && isAt(skipBlanks(p + 1), '<layer3')
   },
 
   read(at, lineEnd, _event, context) {
-    if (lineEnd - at > EXPECTATION_LINE_BYTES_MAX) return reject(context, 'longer than any expectation of conntrack')
+    if (lineEnd - at > RECORD_LINE_BYTES_MAX) return reject(context, 'longer than any expectation of conntrack')
     const text = utf8(at, lineEnd)
-    const type = /^<flow(?: type="(new|update|destroy)")?>/.exec(text)
-    if (type === null || !text.includes('</flow>')) return reject(context, 'the element is cut off')
-    const layer3 = inner(text, 'layer3[^>]*') ?? ''
-    const layer4 = /<layer4 protonum="(\d+)"[^>]*?(?:\/>|>(.*?)<\/layer4>)/.exec(text)
-    const meta = inner(text, 'meta[^>]*') ?? ''
+    const open = /^<flow((?:\s[^<>]*)?)>/.exec(text)
+    const type = attributeOf(open?.[1] ?? '', 'type')
+    if (open === null || !text.includes('</flow>') || !/^(new|update|destroy)?$/.test(type ?? open[1]!.trim())) return reject(context, 'the element is cut off')
+    const layer3 = inner(text, 'layer3') ?? ''
+    const layer4 = /<layer4([^>]*?)(?:\/>|>(.*?)<\/layer4>)/.exec(text)
+    const protocol = attributeOf(layer4?.[1] ?? '', 'protonum') ?? ''
+    const meta = inner(text, 'meta') ?? ''
     const tuple = (name: string): ExpectTuple | null | 'broken' => {
       const address = inner(layer3, name)
       if (address === undefined) return null
@@ -159,7 +162,7 @@ export const expectationXml: LineFormat = {
     const expected = tuple('expected')
     const mask = tuple('mask')
     const master = tuple('master')
-    if (layer4 === null || Number(layer4[1]) > 255 || expected === null || expected === 'broken' || mask === 'broken' || master === 'broken') {
+    if (!/^\d{1,3}$/.test(protocol) || Number(protocol) > 255 || expected === null || expected === 'broken' || mask === 'broken' || master === 'broken') {
       return reject(context, 'an expectation with a tuple that is none')
     }
     const when = inner(text, 'when')
@@ -167,9 +170,9 @@ export const expectationXml: LineFormat = {
     const sec = when === undefined ? context.receivedSec : context.localClock(part('year'), part('month'), part('day'), part('hour'), part('min'), part('sec'))
     if (!Number.isFinite(sec)) return reject(context, '<when> is not a time')
     context.expect = {
-      event: type[1] === undefined ? ENTRY : type[1] === 'destroy' ? DESTROY : NEW,
+      event: type === undefined ? ENTRY : type === 'destroy' ? DESTROY : NEW,
       family: expected.src.includes(':') ? 6 : 4,
-      protocol: Number(layer4[1]),
+      protocol: Number(protocol),
       sec,
       usec: when === undefined ? context.receivedUsec : 0,
       timeSource: when === undefined ? TIME_RECEIVED : TIME_LOCAL,
@@ -178,7 +181,7 @@ export const expectationXml: LineFormat = {
       mask,
       master,
       zone: Number(inner(meta, 'zone') ?? 0),
-      flags: ['permanent', 'inactive', 'userspace'].filter((flag) => meta.includes(`<${flag}/>`)),
+      flags: ['permanent', 'inactive', 'userspace'].filter((flag) => new RegExp(`<${flag}\\s*(?:/>|>\\s*</${flag}>)`).test(meta)),
       class: Number(inner(meta, 'class') ?? -1),
       helper: inner(meta, 'helper-name') ?? '',
     }
@@ -186,7 +189,7 @@ export const expectationXml: LineFormat = {
   },
 }
 
-/** Text of the first element of that name (a pattern), up to its first end tag. */
+/** Text of the first element of that name, up to its first end tag. */
 function inner(from: string, name: string): string | undefined {
-  return new RegExp(`<${name}>(.*?)</${name.replace('[^>]*', '')}>`).exec(from)?.[1]
+  return new RegExp(`<${name}(?:\\s[^>]*)?>(.*?)</${name}>`).exec(from)?.[1]?.trim()
 }

@@ -6,6 +6,7 @@ import { type FlowEvent as Event, type Gap, type Time, DESTROY, FlowEvent, NEW, 
 import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
+import { joinElement, NOT_WHOLE } from '../formats/xml-layout.js'
 import { expectation, readExpectation } from '../formats/expectation.js'
 import { CR, scratchUsed, skipBlanks, useScratchAfresh } from '../formats/scan.js'
 import type { FlowCounts } from '../detectors/levels.js'
@@ -69,6 +70,8 @@ export class Source implements Origin {
   batches = 0
   bytes = 0
   #lineAt = 0
+  /** how many further lines were joined to the one at hand */
+  #joined = 0
   #lineNumber = 0
   /** counter for record ids where there is no offset */
   #counter = 0
@@ -341,11 +344,20 @@ export class Source implements Origin {
     return waits
   }
 
-  /** A row with the tool's closing sum in its middle becomes whole: its first part is moved up to the second. Gives where the line begins then. */
+  /**
+   * A row with the tool's closing sum in its middle becomes whole: its first part is moved up to the second; and a `<flow>` over many lines becomes one line. Gives
+   * where the line begins then.
+   */
   #mend(at: number, end: number, final: boolean): number {
     const lineEnd = page.indexOf(LF, at)
     const torn = tornRow(at, lineEnd)
-    if (torn === null) return at
+    this.#joined = 0
+    if (torn === null) {
+      const joined = joinElement(at, end)
+      if (joined === NOT_WHOLE) return final ? at : UNFINISHED
+      this.#joined = joined
+      return at
+    }
     if (lineEnd + 1 >= end) return final ? at : UNFINISHED
     const { tally, tracker } = this.#records
     tally.lines++
@@ -368,8 +380,9 @@ export class Source implements Origin {
       this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
       return { outcome: LONG_LINE, behind }
     }
-    this.#records.tally.lines++
-    this.#lineNumber++
+    this.#records.tally.lines += 1 + this.#joined
+    this.#records.tally.ignored += this.#joined
+    this.#lineNumber += 1 + this.#joined
     let outcome: Outcome = said === NOT_OURS || !text ? IGNORED : REJECTED_LINE
     if (said > 0) {
       outcome = IGNORED
@@ -425,7 +438,7 @@ export class Source implements Origin {
         // an LF ends it, or CR and LF
         const length = behind - (page[behind - 2] === CR ? 2 : 1) - at
         this.#records.reject(
-          { ...this.#receivedTime(), line: this.#lineNumber, reason: context.reason, text: page.slice(at, at + Math.min(length, SHOWN_BYTES)), bytes: length > SHOWN_BYTES ? length : -1 },
+          { ...this.#receivedTime(), line: this.#lineNumber - this.#joined, reason: context.reason, text: page.slice(at, at + Math.min(length, SHOWN_BYTES)), bytes: length > SHOWN_BYTES ? length : -1 },
           this,
         )
       }
