@@ -1,14 +1,15 @@
 /** The command line as one table: parsing, checks and help come from it. */
 import { Argument, Command, CommanderError, Option } from 'commander'
+import { type Condition, ConditionError, parseCondition } from './conditions.js'
+import { parseTime, TIME_EXPECTED } from './config/units.js'
 import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
-import { TIME_BOOT } from './event.js'
+import { recordTypes, type RecordType, TIME_BOOT } from './event.js'
 import { localClock, zoneNames } from './formats/local-time.js'
 import { logLevels, type LogLevel } from './log.js'
 import { type CommandWords, looseWord, Misuse, oneOf, unknownCommand, unknownFlag, withoutDash } from './misuse.js'
 import { nearest } from './nearest.js'
 import { formatNames, inputFault, inputKinds, inputWords, outputFault, outputKinds } from './parts.js'
 import { asciiJson } from './printers/ndjson.js'
-import { type Condition, ConditionError, parseCondition, recordTypes, type RecordType } from './route.js'
 import type { BootTime, LocalClock } from './stage.js'
 
 /** What was asked for, checked. */
@@ -81,8 +82,8 @@ const common: readonly Flag[] = [
   { flags: '--emit <list>', says: `record types to write, by comma: ${recordTypes.join(', ')} (default: all but reject; run without inputs: alert, gap)`, parse: parseTypes },
   { flags: '--transitions', says: 'of the flow records, only those in which the state changes' },
   { flags: '--where <expr>', says: `only records that fit, such as 'src=10.0.0.0/8 dport=443,8443 event=destroy'; repeat for "or"`, parse: collectConditions, default: [], shows: 'all' },
-  { flags: '--since <time>', says: 'only records from this time on: RFC 3339, or -2h, -30m, -45s, -1d', parse: parseTime },
-  { flags: '--until <time>', says: 'only records before this time', parse: parseTime },
+  { flags: '--since <time>', says: 'only records from this time on: RFC 3339, or -2h, -30m, -45s, -1d', parse: timeOf },
+  { flags: '--until <time>', says: 'only records before this time', parse: timeOf },
   { flags: '--timezone <zone>', says: "zone of lines whose clock has none, such as Europe/Berlin (default: this host's)", parse: parseZone },
   { flags: '--boot-time <time>', says: 'when the kernel was started whose log has only its own clock', parse: parseBootTime },
   { flags: '--rid', says: 'write record ids' },
@@ -319,21 +320,15 @@ function collectOutputs(value: string, previous: readonly string[]): readonly st
 /** With its quotes and escapes: twice the longest name in the DNS (253, RFC 1035), so that every head of a record can be prepared with it. */
 const HOST_JSON_LENGTH_MAX = 512
 
-const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
-
 /** Microseconds since the epoch. */
-export function parseTime(value: string): number {
-  const relative = /^-(\d+(?:\.\d+)?)([smhd])$/.exec(value)
-  if (relative !== null) return (Date.now() / 1000 - Number(relative[1]) * unitSeconds[relative[2]!]!) * 1e6
-  // Date knows milliseconds only
-  const parts = /^(\d{4}-[^.]*?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?$/.exec(value)
-  const whole = parts === null ? NaN : Date.parse(`${parts[1]!}${parts[3] ?? ''}`)
-  if (Number.isNaN(whole)) throw new Misuse('expected RFC 3339 such as 2026-11-22T10:00:00Z, or -2h')
-  return whole * 1000 + Number((parts![2] ?? '').padEnd(6, '0').slice(0, 6))
+function timeOf(value: string): number {
+  const time = parseTime(value)
+  if (time === null) throw new Misuse(`expected ${TIME_EXPECTED}`)
+  return time
 }
 
 function parseBootTime(value: string): BootTime {
-  return { microseconds: parseTime(value), source: TIME_BOOT }
+  return { microseconds: timeOf(value), source: TIME_BOOT }
 }
 
 function parseZone(value: string): LocalClock {

@@ -23,6 +23,17 @@ export const page = new Uint8Array(SCRATCH_AT + SCRATCH_BYTES + SLACK)
 export const pageView = new DataView(page.buffer)
 export const SCRATCH_END = SCRATCH_AT + SCRATCH_BYTES
 
+export const recordTypes = ['flow', 'expect', 'kernel', 'alert', 'gap', 'table', 'reject'] as const
+export type RecordType = (typeof recordTypes)[number]
+
+/** Where records are from: name of the host, of the input; '' is absent. Inode number of the network namespace, 0 is absent, and its name. */
+export interface RecordOrigin {
+  readonly host: string
+  readonly input: string
+  readonly netns: number
+  readonly netnsName: string
+}
+
 export const NEW = 0
 export const UPDATE = 1
 export const DESTROY = 2
@@ -96,10 +107,8 @@ export class FlowEvent {
   family = 0
   /** IANA number */
   protocol = 0
-  /** inode number of the network namespace, 0 where it is not known; its name, and that of the input */
+  /** inode number of the network namespace, 0 where it is not known */
   netns = 0
-  netnsName = ''
-  input = ''
   /** Time of the record: seconds since the epoch and microseconds; TIME_* */
   sec = 0
   usec = 0
@@ -361,9 +370,13 @@ export interface TableRecord extends TableSample {
   readonly fullIn: number
 }
 
-export const alertRules = ['table_full', 'expect_table_full', 'table_pressure', 'table_filling', 'insert_failed', 'unreplied_fanout'] as const
+export const alertRules = ['table_full', 'expect_table_full'] as const
+/** Words that records may have in a later release; nothing makes them now, so to wait for one is a mistake. */
+export const laterAlertRules = ['table_pressure', 'table_filling', 'insert_failed', 'unreplied_fanout'] as const
 export type AlertRule = (typeof alertRules)[number]
-export type Severity = 'info' | 'warning' | 'critical'
+export const severities = ['info', 'warning', 'critical'] as const
+export type Severity = (typeof severities)[number]
+export const alertStatuses = ['firing', 'resolved'] as const
 
 /** Who held how many entries of a table at one moment. Keys as printed in the record, in that order. */
 export interface Holder {
@@ -398,7 +411,7 @@ export interface Alert extends RecordTime {
   readonly netns: number
   readonly netnsName: string
   readonly rule: AlertRule
-  readonly status: 'firing' | 'resolved'
+  readonly status: (typeof alertStatuses)[number]
   /** the input ended while the episode was open */
   readonly final: boolean
   readonly unconfirmed: boolean

@@ -11,7 +11,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import { parse } from 'yaml'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { recordSchema } from '../src/record-schema.js'
-import { recordTypes } from '../src/route.js'
+import { recordTypes } from '../src/event.js'
 import { cleanUp, program, type Record_, scratch } from './process-harness.js'
 
 const root = fileURLToPath(new URL('..', import.meta.url))

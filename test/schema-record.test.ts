@@ -7,7 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js'
 import { afterEach, describe, expect, test } from 'vitest'
 import { recordSchema } from '../src/record-schema.js'
-import { recordTypes } from '../src/route.js'
+import { recordTypes } from '../src/event.js'
 import { cleanUp, fixture, program, type Record_, run } from './process-harness.js'
 
 afterEach(cleanUp)

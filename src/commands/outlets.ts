@@ -1,10 +1,11 @@
 /** The outputs of a run: opened as a plan says, exchanged between two batches, closed at the end; and which records go to which. */
+import { makeCondition } from '../conditions.js'
 import { type OutputOptions, outputOf } from '../parts.js'
 import { Route } from '../route.js'
 import type { ChannelParts, Channels } from '../run/channel.js'
 import { messageOf, type Output } from '../stage.js'
 import type { Changes } from './changes.js'
-import { conditionOf, type Plan } from './plan.js'
+import type { Plan } from './plan.js'
 
 export class Outlets {
   readonly #options: Omit<OutputOptions, 'spools'>
@@ -38,7 +39,7 @@ export class Outlets {
       byWhen.set(key, channel)
     }
     return [...byWhen.values()].map(({ when, outputs: same }) => ({
-      route: new Route({ ...route, when: when === null || when === 'unmatched' ? [] : when.map(conditionOf) }),
+      route: new Route({ ...route, when: when === null || when === 'unmatched' ? [] : when.map(makeCondition) }),
       outputs: same,
       isUnmatched: when === 'unmatched',
       hasConditions: when !== null && when !== 'unmatched',

@@ -1,14 +1,15 @@
 /** What a run consists of: what the command line says, before what the configuration says, before the defaults; checked, with each part ready to be opened. */
 import { readFileSync } from 'node:fs'
-import { type Settings, parseTime } from '../cli.js'
-import { completeConfig, type Condition as ConfigCondition, type Config, loadConfig } from '../config.js'
-import type { InputConfig, OutputConfig } from '../config.js'
+import type { Settings } from '../cli.js'
+import { completeConfig, type Config, type InputConfig, loadConfig, type OutputConfig } from '../config.js'
+import { makeCondition } from '../conditions.js'
+import { parseTime } from '../config/units.js'
 import type { TableFullOptions } from '../detectors/table-full.js'
-import { LINE_BYTES_MAX, TIME_BOOT } from '../event.js'
+import { LINE_BYTES_MAX, type RecordType, TIME_BOOT } from '../event.js'
 import { localClock } from '../formats/local-time.js'
 import type { LogLevel } from '../log.js'
 import { formatNames, inputKinds, outputKinds, type World } from '../parts.js'
-import { type Condition, defaultTypes, makeCondition, type RecordType, type RouteOptions } from '../route.js'
+import { defaultTypes, type RouteOptions } from '../route.js'
 import type { BootTime, LocalClock } from '../stage.js'
 
 export interface Plan {
@@ -100,12 +101,12 @@ function complete(settings: Settings, config: Config | null, inputs: readonly In
     route: {
       emit,
       transitionsOnly: settings.transitions || config?.transitions === true,
-      since: settings.since ?? (config?.since == null ? -Infinity : parseTime(config.since)),
-      until: settings.until ?? (config?.until == null ? Infinity : parseTime(config.until)),
-      where: settings.where.length > 0 ? settings.where : (config?.where ?? []).map(conditionOf),
+      since: settings.since ?? (config?.since == null ? -Infinity : parseTime(config.since)!),
+      until: settings.until ?? (config?.until == null ? Infinity : parseTime(config.until)!),
+      where: settings.where.length > 0 ? settings.where : (config?.where ?? []).map(makeCondition),
     },
     clock: settings.clock ?? localClock(timezone),
-    bootTime: settings.bootTime ?? (bootTime === null ? null : { microseconds: parseTime(bootTime), source: TIME_BOOT }),
+    bootTime: settings.bootTime ?? (bootTime === null ? null : { microseconds: parseTime(bootTime)!, source: TIME_BOOT }),
     format: settings.format,
     flowsMax: settings.flowsMax ?? config?.flows_max ?? FLOWS_MAX,
     lineBytesMax: config?.max_line ?? LINE_BYTES_MAX,
@@ -124,22 +125,6 @@ function statusUrl(http: Config['http'], host: string): string {
   const { host: at, port } = http.listen
   const name = ['0.0.0.0', '::'].includes(at) && host !== '' ? host : at
   return `http://${name.includes(':') ? `[${name}]` : name}:${port}/status`
-}
-
-/** One entry of `when` or `where`, in the words of --where. */
-export function conditionOf(condition: ConfigCondition): Condition {
-  return makeCondition(
-    Object.entries(condition)
-      .filter(([, value]) => value !== undefined)
-      .map(([key, value]) => [key, (Array.isArray(value) ? value : [value]).map(textOf)] as const),
-  )
-}
-
-function textOf(value: unknown): string {
-  if (typeof value !== 'object' || value === null) return String(value)
-  if ('text' in value) return String(value.text)
-  const { from, to } = value as { from: number; to: number }
-  return `${from}-${to}`
 }
 
 /** Nobody waits for the first notice of an episode in a file: rather it names the namespace. */

@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path'
 import picomatch from 'picomatch'
-import { recordTypes } from '../route.js'
+import { recordTypes } from '../event.js'
 import type { ConfigDocument } from './document.js'
 import { meantOrExpected, nearest } from '../nearest.js'
 import { type ConfigError, type Path, pathText } from './errors.js'

@@ -1,6 +1,8 @@
 /** From the bytes of a configuration to checked plain data: read, parse, put in variables, check all, fill in defaults. */
 import { z } from 'zod'
-import { defaultTypes, type RecordType } from '../route.js'
+import type { ConditionData } from '../conditions.js'
+import type { RecordType } from '../event.js'
+import { defaultTypes } from '../route.js'
 import { checkAcross } from './across.js'
 import { type Credentials, credentialsIn, CREDENTIALS_DIRECTORY } from './credentials.js'
 import { type ConfigDocument, type Env, readDocument } from './document.js'
@@ -8,7 +10,7 @@ import { ConfigErrors, reasonOf } from './errors.js'
 import { errorsOf, isMap, withoutMisspelled } from './issues.js'
 import type { Config, InputConfig, LoadOptions, OutputConfig, ReadFile } from './result.js'
 import { Secret } from './secret.js'
-import { type ConditionShape, configShape, type FormatNames, type InputShape, type OutputShape, type SecretReader, type Shape } from './shape.js'
+import { configShape, type FormatNames, type InputShape, type OutputShape, type SecretReader, type Shape } from './shape.js'
 
 /** Far above any configuration: what is larger is another file. */
 const CONFIG_BYTES_MAX = 1 << 18
@@ -141,7 +143,7 @@ function inputOf(name: string, input: InputShape, { timezone }: Shape): InputCon
 /** A webhook that does not say what it wants gets what is worth waking somebody for. */
 function outputOf(name: string, output: OutputShape, keyPlace: (path: string) => string): OutputConfig {
   if (output.type !== 'webhook') return { name, ...output }
-  const usual: readonly ConditionShape[] = [{ type: ['alert', 'gap'] }]
+  const usual: readonly ConditionData[] = [{ type: ['alert', 'gap'] }]
   const { key_file: key, ...tls } = output.tls
   return { name, ...output, tls: { ...tls, key_file: key === null ? null : keyPlace(key) }, when: output.when ?? [...usual] }
 }
@@ -149,7 +151,7 @@ function outputOf(name: string, output: OutputShape, keyPlace: (path: string) =>
 /** A busy gateway's flows would drown the journal of a service that was only told to watch. */
 function emitOf(watchesHost: boolean, outputs: readonly OutputConfig[]): readonly RecordType[] {
   if (!watchesHost) return defaultTypes
-  const asked = outputs.flatMap(({ when }) => (Array.isArray(when) ? when.flatMap((one: ConditionShape) => one.type ?? []) : []))
+  const asked = outputs.flatMap(({ when }) => (Array.isArray(when) ? when.flatMap((one: ConditionData) => (one['type'] ?? []) as readonly RecordType[]) : []))
   return [...new Set<RecordType>(['alert', 'gap', ...asked])]
 }
 

@@ -1,6 +1,6 @@
 /** What a configuration becomes, and what it is read with. */
-import type { RecordType } from '../route.js'
-import type { ConditionShape, InputShape, OutputShape, Shape } from './shape.js'
+import type { RecordType } from '../event.js'
+import type { InputShape, OutputShape, Shape } from './shape.js'
 
 type Frozen<T> = T extends readonly (infer Item)[]
   ? readonly Frozen<Item>[]
@@ -14,9 +14,6 @@ type Named<T> = T extends unknown ? Frozen<{ name: string } & T> : never
 /** One input or output with the name that it has in records and metrics; told apart by `type`. */
 export type InputConfig = Named<InputShape>
 export type OutputConfig = Named<OutputShape>
-
-/** One entry of `when` or `where`: its keys are "and", the values of a key "or". */
-export type Condition = Frozen<ConditionShape>
 
 /**
  * All that a configuration says, in its own words and order, with defaults filled in: sizes in bytes, durations in milliseconds, percentages as fractions,

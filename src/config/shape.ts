@@ -4,14 +4,12 @@
  */
 import { z } from 'zod'
 import { FLOWS_MAX_LIMIT } from '../detectors/flows/table.js'
-import { alertRules, ctstateNames, endReasons, eventNames, gapCauses, kernelKinds, LINE_BYTES_MAX } from '../event.js'
+import { type ConditionData, ConditionError, type ConditionKey, conditionKeys, type ConditionValue, LATER, makeCondition } from '../conditions.js'
+import { LINE_BYTES_MAX, recordTypes, severities } from '../event.js'
 import { localClock, zoneNames } from '../formats/local-time.js'
-import { protocolNames, states } from '../kernel.js'
 import { logLevels } from '../log.js'
 import { canCompress } from '../outputs/file.js'
 import { asciiJson } from '../printers/ndjson.js'
-import { recordTypes } from '../route.js'
-import { type Network, NETWORK_EXPECTED, parseNetwork } from './network.js'
 import { Secret } from './secret.js'
 import {
   DURATION_EXPECTED,
@@ -19,10 +17,12 @@ import {
   parseDuration,
   parsePercent,
   parseSize,
+  parseTime,
   PERCENT_EXPECTED,
   percentPattern,
   SIZE_EXPECTED,
   sizePattern,
+  TIME_EXPECTED,
 } from './units.js'
 
 /** Where a secret comes from; what it is, or why it cannot be had. An empty text: it is only looked for, and not there now. */
@@ -124,125 +124,40 @@ const zone = () =>
     }
   })
 
+/** As it is written: -2h is two hours before a start, or a reload. */
 const instant = () =>
-  z
-    .string({ error: 'a time such as 2026-11-22T10:00:00Z, or -2h' })
-    .regex(/^(?:-\d+(?:\.\d+)?[smhd]|\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?)$/, {
-      error: 'a time such as 2026-11-22T10:00:00Z, or -2h',
-    })
+  z.string({ error: TIME_EXPECTED }).transform((value, context) => (parseTime(value) === null ? expected(context, TIME_EXPECTED) : value))
 
 /* Conditions. */
 
-const network = () => z.string({ error: NETWORK_EXPECTED }).transform((value, context): Network => parseNetwork(value) ?? expected(context, NETWORK_EXPECTED))
+const valueForms = { number: z.int(), boolean: z.boolean() }
 
-const PORTS = 'a port, or two joined by -, up to 65535'
-
-const ports = () =>
-  z.union([z.int({ error: PORTS }), z.string({ error: PORTS })], { error: PORTS }).transform((value, context) => {
-    const [, from, to = from] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(String(value)) ?? []
-    const range = { from: Number(from), to: Number(to) }
-    return range.to <= 0xffff && range.from <= range.to ? range : expected(context, PORTS)
-  })
-
-const PROTOCOL = `a protocol's name (${Object.values(protocolNames).join(', ')}) or number up to 255`
-
-const protocol = () =>
-  z.union([z.int({ error: PROTOCOL }), z.string({ error: PROTOCOL })], { error: PROTOCOL }).transform((value, context) => {
-    const number = Number(Object.keys(protocolNames).find((key) => protocolNames[Number(key)] === value) ?? (/^\d+$/.test(String(value)) ? value : NaN))
-    return number >= 0 && number <= 255 ? number : expected(context, PROTOCOL)
-  })
-
-const stateNames = [...new Set(states)]
-const flowsOnly = ['flow'] as const
-
-/** Which types of record have what a condition asks for; a key that is not here is on all of them. */
-const typesWith: Readonly<Record<string, readonly string[]>> = {
-  rule: ['alert'],
-  severity: ['alert'],
-  status: ['alert'],
-  kind: ['kernel'],
-  cause: ['gap'],
-  netns: ['flow', 'kernel', 'alert', 'gap', 'table'],
-  event: flowsOnly,
-  family: flowsOnly,
-  protocol: flowsOnly,
-  state: flowsOnly,
-  ctstate: flowsOnly,
-  from: flowsOnly,
-  to: flowsOnly,
-  reason: flowsOnly,
-  transition: flowsOnly,
-  src: flowsOnly,
-  dst: flowsOnly,
-  address: flowsOnly,
-  sport: flowsOnly,
-  dport: flowsOnly,
-  port: flowsOnly,
-  zone: flowsOnly,
+/** For the schema, whose enum is what an editor completes. */
+function inAnyCase(words: readonly string[]): string {
+  return `^(?:${words.map((word) => word.replace(/[a-z]/gi, (letter) => `[${letter.toUpperCase()}${letter.toLowerCase()}]`)).join('|')})$`
 }
 
-const state = () => z.enum(stateNames as [string], { error: 'a state such as ESTABLISHED or TIME_WAIT' })
-
-const conditionKeys = () =>
-  object({
-    type: list(oneOf(recordTypes), `one of ${recordTypes.join(', ')}`)
-      .optional()
-      .describe('type of record'),
-    rule: list(oneOf(alertRules), `one of ${alertRules.join(', ')}`)
-      .optional()
-      .describe('rule of an alert'),
-    severity: list(oneOf(['info', 'warning', 'critical']), 'one of info, warning, critical')
-      .optional()
-      .describe('severity of an alert'),
-    status: list(oneOf(['firing', 'resolved']), 'one of firing, resolved')
-      .optional()
-      .describe('status of an alert'),
-    kind: list(oneOf(kernelKinds), `one of ${kernelKinds.join(', ')}`)
-      .optional()
-      .describe('kind of a kernel record'),
-    cause: list(oneOf(gapCauses), `one of ${gapCauses.join(', ')}`)
-      .optional()
-      .describe('cause of a gap'),
-    input: list(text('the name of an input'), 'the name of an input').optional().describe('name of the input that the record is from'),
-    netns: list(
-      z.union([whole(1, 0xffffffff), text('a name')], { error: 'the inode number or the name of a network namespace' }),
-      'the inode number or the name of a network namespace',
-    )
-      .optional()
-      .describe('network namespace, by inode number or name'),
-    event: list(oneOf(eventNames), `one of ${eventNames.join(', ')}`)
-      .optional()
-      .describe('event of a flow'),
-    family: list(oneOf(['ipv4', 'ipv6']), 'ipv4 or ipv6')
-      .optional()
-      .describe('address family of a flow'),
-    protocol: list(protocol(), PROTOCOL).optional().describe('protocol of a flow, by name or number'),
-    state: list(state(), 'a state such as ESTABLISHED or TIME_WAIT').optional().describe('state of a flow'),
-    ctstate: list(oneOf(ctstateNames), `one of ${ctstateNames.join(', ')}`)
-      .optional()
-      .describe('what a firewall rule would match'),
-    transition: flag().optional().describe('true: flow records in which the state changes; false: the others'),
-    from: list(state(), 'a state such as ESTABLISHED or TIME_WAIT').optional().describe('state that a flow leaves'),
-    to: list(state(), 'a state such as ESTABLISHED or TIME_WAIT').optional().describe('state that a flow enters'),
-    reason: list(oneOf(endReasons), `one of ${endReasons.join(', ')}`)
-      .optional()
-      .describe('why a flow ended'),
-    src: list(network(), NETWORK_EXPECTED).optional().describe('original source address or network'),
-    dst: list(network(), NETWORK_EXPECTED).optional().describe('original destination address or network'),
-    address: list(network(), NETWORK_EXPECTED).optional().describe('any address of either direction'),
-    sport: list(ports(), PORTS).optional().describe('original source port, or a range such as 8000-8080'),
-    dport: list(ports(), PORTS).optional().describe('original destination port or range'),
-    port: list(ports(), PORTS).optional().describe('any port of either direction'),
-    zone: list(whole(0, 0xffff), 'a whole number from 0 to 65535').optional().describe('connection tracking zone'),
+/** One value of a condition's key, as the table of conditions reads it. */
+function conditionValue({ expected: what, words, also, read, isLater }: ConditionKey) {
+  const forms = also === null ? (words === null ? [z.string()] : [z.string().meta({ enum: words }), z.string().meta({ pattern: inAnyCase(words) })]) : [z.string(), valueForms[also]]
+  return z.union(forms, { error: what }).transform((value, context) => {
+    const found = read(value)
+    if (isLater(value)) say(context, `${JSON.stringify(value)}: ${LATER}; expected ${what}`)
+    else if (found === null) context.issues.push({ code: 'custom', message: what, input: value, params: { words: words ?? [] } })
+    return found as ConditionValue
   })
+}
 
 /** A condition that no record can fit is a mistake. */
 const condition = () =>
-  conditionKeys().transform((one, context) => {
-    const asked = Object.keys(one)
-    const fitting = (one.type ?? recordTypes).filter((type) => asked.every((key) => typesWith[key]?.includes(type) ?? true))
-    const needs = asked.filter((key) => typesWith[key] !== undefined).map((key) => `${key} is on ${typesWith[key]!.join(', ')}`)
-    if (fitting.length === 0) say(context, `no record fits: ${[...(one.type === undefined ? [] : [`type is ${one.type.join(', ')}`]), ...needs].join('; ')}`)
+  object(Object.fromEntries(conditionKeys.map((key) => [key.name, list(conditionValue(key), key.expected).optional().describe(key.says)]))).transform((data, context) => {
+    const one = data as ConditionData
+    try {
+      if (context.issues.length === 0) makeCondition(one)
+    } catch (error) {
+      if (!(error instanceof ConditionError)) throw error
+      say(context, error.message)
+    }
     return one
   })
 
@@ -567,7 +482,7 @@ const rule = (severity: 'warning' | 'critical') =>
     quiet: duration('10s', QUIET_WHY).prefault('60s').describe('an episode closes after so long without evidence'),
     clear_below: percent().prefault('90%').describe('and, where the level is known, below this'),
     repeat: duration('1s').prefault('30s').describe('an episode that grows is written again at most so often'),
-    severity: oneOf(['info', 'warning', 'critical']).default(severity).describe('severity of its alerts'),
+    severity: oneOf(severities).default(severity).describe('severity of its alerts'),
   }).prefault({})
 
 const rules = () =>
@@ -628,5 +543,4 @@ export type Shape = z.output<ReturnType<typeof configShape>>
 export type InputShape = NonNullable<Shape['inputs']>[string]
 export type OutputShape = NonNullable<Shape['outputs']>[string]
 export type RuleShape = Shape['rules']['table_full']
-export type ConditionShape = Readonly<z.output<ReturnType<typeof condition>>>
 export type Listen = NonNullable<Shape['http']>['listen']

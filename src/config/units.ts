@@ -1,4 +1,4 @@
-/** Sizes, durations and percentages as they are written: always with a unit, so that nobody has to guess whether 60 is seconds. */
+/** Sizes, durations and percentages as they are written: always with a unit, so that nobody has to guess whether 60 is seconds. And times. */
 
 const sizeUnits: Readonly<Record<string, number>> = { B: 1, KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 }
 const durationUnits: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
@@ -26,6 +26,26 @@ export function parseDuration(text: string): number {
 /** A fraction; of a text that fits `percentPattern`. */
 export function parsePercent(text: string): number {
   return Number(/^[\d.]+/.exec(text)![0]) / 100
+}
+
+export const TIME_EXPECTED = 'a time such as 2026-11-22T10:00:00Z, or -2h'
+const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
+
+/** Microseconds since the epoch; null where the text is no time, or one that no calendar and no clock has. */
+export function parseTime(text: string): number | null {
+  const [relative, number, unit] = /^-(\d+(?:\.\d+)?)([smhd])$/.exec(text) ?? []
+  if (relative !== undefined) return (Date.now() / 1000 - Number(number) * unitSeconds[unit!]!) * 1e6
+  const [, day, clock = '', fraction = '', zone = ''] = /^(\d{4}-\d\d-\d\d)([T ]\d\d:\d\d(?::\d\d)?)?(?:\.(\d{1,9}))?(Z|[+-]\d\d:?\d\d)?$/i.exec(text) ?? []
+  // a day that its month has not got is one of the next month to Date
+  if (day === undefined || (clock === '' && fraction + zone !== '') || !isDay(day)) return null
+  // which knows milliseconds only
+  const whole = Date.parse(`${day}${clock}${zone}`.toUpperCase())
+  return Number.isNaN(whole) ? null : whole * 1000 + Number(fraction.padEnd(6, '0').slice(0, 6))
+}
+
+function isDay(day: string): boolean {
+  const at = Date.parse(day)
+  return !Number.isNaN(at) && new Date(at).toISOString().startsWith(day)
 }
 
 /** How other tools write units. */

@@ -9,6 +9,7 @@ import {
   type FlowEvent,
   type Gap,
   type KernelEvent,
+  type RecordOrigin,
   type Reject,
   type TableRecord,
   type Time,
@@ -45,13 +46,7 @@ import { out, pen } from './pages.js'
 import { copy, prepare, prepareSlot, put, putCopy, putHex, putInteger, putMicroseconds, putSeconds, rewrite } from './texts.js'
 
 /** What stands in every record of one input. */
-export interface RecordContext {
-  /** name of the host, of the input; '' is absent */
-  readonly host: string
-  readonly input: string
-  /** inode of the network namespace, 0 is absent */
-  readonly netns: number
-  readonly netnsName: string
+export interface RecordContext extends RecordOrigin {
   /** what record ids begin with; null writes none */
   readonly ridPrefix: string | null
 }

@@ -3,6 +3,7 @@
  * written, in a ring of pages; of the others' records copies are taken, which costs only where someone asks for a selection of his own.
  */
 import { out, Pages, pen, type PrintedPage } from '../printers/pages.js'
+import type { JsonRecord } from '../conditions.js'
 import type { Time } from '../event.js'
 import type { Route } from '../route.js'
 import { isShedFirst, timeOf, typeOf } from '../spool/lines.js'
@@ -100,33 +101,45 @@ export class Channels {
     }
   }
 
-  /** Prints a record for the channels that want it. */
-  print(wants: (route: Route) => boolean, print: () => void): void {
+  /** Prints a record for the channels that want it; to know that, they may look at it. */
+  print(wants: (route: Route, look: () => JsonRecord) => boolean, print: () => void): void {
     this.endFlows()
     const channels = this.#channels
     const first = channels[0]!
     this.offered++
-    if (channels.length === 1) {
-      if (wants(first.route)) {
+    const from = pen.at
+    let shown: JsonRecord | null = null
+    const look = (): JsonRecord => {
+      if (shown === null) {
         print()
+        shown = JSON.parse(printed.toString('utf8', from, pen.at)) as JsonRecord
+      }
+      return shown
+    }
+    if (channels.length === 1) {
+      if (wants(first.route, look)) {
+        if (shown === null) print()
         first.printed++
-      } else first.filtered++
+      } else {
+        pen.at = from
+        first.filtered++
+      }
       return
     }
     let isWanted = false
     let isMatched = false
     for (const channel of channels) {
-      channel.isWanting = wants(channel.route)
+      channel.isWanting = wants(channel.route, look)
       if (!channel.isWanting) continue
       isWanted = true
       if (channel.hasConditions) isMatched = true
     }
     if (!isWanted) {
+      pen.at = from
       for (const channel of channels) channel.filtered++
       return
     }
-    const from = pen.at
-    print()
+    if (shown === null) print()
     let isForFirst = false
     for (const channel of channels) {
       if (!channel.isWanting || (isMatched && channel.isUnmatched)) {

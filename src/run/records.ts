@@ -138,20 +138,20 @@ export class Records {
 
   flow(event: FlowEvent, source: Origin): void {
     if (source.isDump && !source.writesDumps) return
-    this.channels.print((route) => route.wantsFlow(event), () => this.printer.flow(event, source.rid()))
+    this.channels.print((route) => route.wantsFlow(event, source.context), () => this.printer.flow(event, source.rid()))
   }
 
   expect(event: ExpectEvent, source: Origin): void {
     if (event.sec > this.clockSec) this.#advance(event, source)
     this.tracker.expect(event)
-    this.channels.print((route) => route.wants('expect', event, this.#input), () => this.printer.expect(event, source.ridOf('')))
+    this.channels.print((route, look) => route.wants('expect', event, look), () => this.printer.expect(event, source.ridOf('')))
   }
 
   kernel(event: KernelEvent, source: Origin): void {
     const sec = this.#secNow(event.sec, source)
     const heard = sec === event.sec ? event : { ...event, sec }
     this.#advance(heard, source)
-    this.channels.print((route) => route.wants('kernel', event, this.#input), () => this.printer.kernel(event, source.ridOf(event.position)))
+    this.channels.print((route, look) => route.wants('kernel', event, look), () => this.printer.kernel(event, source.ridOf(event.position)))
     this.#parts.tableFull.kernel(heard, source.kernelFacts)
   }
 
@@ -165,7 +165,7 @@ export class Records {
     if (teller !== undefined) this.#compare(sample, teller)
     const flows = teller?.takeFlows()
     const record = this.#parts.levels.sample(sample, flows, source.input.name)
-    this.channels.print((route) => route.wants('table', record, this.#input), () => this.printer.table(record, source.ridOf('')))
+    this.channels.print((route, look) => route.wants('table', record, look), () => this.printer.table(record, source.ridOf('')))
     this.#keepTable(record, sumOverCpus(sample))
     this.#parts.tableFull.sample(record)
   }
@@ -196,7 +196,7 @@ export class Records {
     this.tally.gaps++
     this.#countLost(gap, source.input.name)
     source.hasGap = true
-    this.channels.print((route) => route.wants('gap', gap, this.#input), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
+    this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
   }
 
   /** Of no single input; `rid` is the whole of its id. */
@@ -204,12 +204,12 @@ export class Records {
     this.tally.gaps++
     this.#countLost(gap, '')
     this.printer.use(this.#parts.own)
-    this.channels.print((route) => route.wants('gap', gap, ''), () => this.printer.gap(gap, rid, true))
+    this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, rid, true))
     if (this.#source !== null) this.printer.use(this.#source.context)
   }
 
   reject(reject: Reject, source: Origin): void {
-    this.channels.print((route) => route.wants('reject', reject, this.#input), () => this.printer.reject(reject, `${source.ridOf('')}r`))
+    this.channels.print((route, look) => route.wants('reject', reject, look), () => this.printer.reject(reject, `${source.ridOf('')}r`))
   }
 
   alert(alert: Alert): void {
@@ -221,7 +221,7 @@ export class Records {
       this.begun.set(key, begun)
     }
     this.printer.use(this.#parts.own)
-    this.channels.print((route) => route.wants('alert', alert, ''), () => this.printer.alert(alert))
+    this.channels.print((route, look) => route.wants('alert', alert, look), () => this.printer.alert(alert))
     if (this.#source !== null) this.printer.use(this.#source.context)
   }
 
@@ -322,11 +322,6 @@ export class Records {
     const sampler = this.#origins.find(({ input }) => input.look !== undefined)
     const sample = sampler?.input.look!(netns) ?? null
     return sample === null ? null : { sample, sampler: sampler! }
-  }
-
-  /** Name of the input that the record at hand is from. */
-  get #input(): string {
-    return this.#source?.input.name ?? ''
   }
 
   #advance(at: Time, source: Origin): void {

@@ -99,8 +99,6 @@ export class Source implements Origin {
     this.writesDumps = parts.writesDumps
     this.#frame = new Frame(parts.input.offset, parts.lineBytesMax)
     this.#event.netns = parts.input.netns
-    this.#event.netnsName = parts.input.netnsName
-    this.#event.input = parts.input.name
   }
 
   get linesSoFar(): number {
