@@ -417,6 +417,6 @@ function compiled(parts: readonly (readonly [name: string, wanted: readonly Cond
     types: new Set(types),
     isOfTypes: asked.every(({ name }) => name === 'type'),
     flow: (event, origin) => flows.every((fits) => fits(event, origin)),
-    record: (record) => records.every((fits) => fits(record)),
+    record: (record) => (types as readonly unknown[]).includes(record['type']) && records.every((fits) => fits(record)),
   }
 }

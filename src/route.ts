@@ -63,5 +63,5 @@ function fitsFlow(conditions: readonly Condition[], event: FlowEvent, origin: Re
 function fits(conditions: readonly Condition[], type: RecordType, look: () => JsonRecord): boolean {
   if (conditions.length === 0) return true
   const fitting = conditions.filter(({ types }) => types.has(type))
-  return fitting.some(({ isOfTypes }) => isOfTypes) || fitting.some((condition) => condition.record(look()))
+  return fitting.some(({ isOfTypes }) => isOfTypes) || fitting.some(({ record }) => record(look()))
 }

@@ -3,8 +3,7 @@ import { FlowTracker } from '../src/detectors/flows/tracker.js'
 import { Holders } from '../src/detectors/flows/holders.js'
 import { Levels } from '../src/detectors/levels.js'
 import { TableFull } from '../src/detectors/table-full.js'
-import type { HostClock } from '../src/clock.js'
-import { LINE_BYTES_MAX, type RecordType, timeOf } from '../src/event.js'
+import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, timeOf } from '../src/event.js'
 import { localClock } from '../src/formats/local-time.js'
 import { lineFormats } from '../src/parts.js'
 import { NdjsonPrinter } from '../src/printers/ndjson.js'
@@ -28,8 +27,7 @@ export interface Options {
   /** merged by time, as several inputs that end are */
   readonly once?: boolean
   readonly name?: string
-  /** live inputs on a host with this clock, in place of bytes */
-  readonly host?: { readonly clock: HostClock; readonly inputs: readonly Input[] }
+import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, timeOf } from '../src/event.js'
   /** the inputs can read the kernel's table anew, and are asked to */
   readonly resync?: () => void
 }
@@ -65,7 +63,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
     where: [],
     ...options.route,
   })
-  const context = { host: '', input: '', netns: 0, netnsName: '', ridPrefix: options.rid === true ? 'r' : null }
+  const context = { host: '', input: '', netns: 0, netnsName: '', ...options.context, ridPrefix: options.rid === true ? 'r' : null }
   const channels = new Channels([{ route, outputs: [memoryOutput(written)] }], () => run.abort())
   const records: Records = new Records({ channels, tracker, tally, tableFull, own: context, levels: new Levels(), printer: new NdjsonPrinter() })
   const run: Run = new Run({

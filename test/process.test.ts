@@ -414,7 +414,7 @@ describe('the exit status', () => {
     [['--where', 'family=ipx'], 'family=ipx: expected ipv4'],
     [['--where', 'protocol=tpc'], 'protocol=tpc: expected .*tcp'],
     [['--where', 'zone=65536'], 'zone=65536: expected .*65535'],
-    [['--where', 'type=event'], 'type=event: expected flow'],
+    [['--where', 'type=event'], 'type=event: expected one of flow'],
     [['--where', 'dport'], 'dport.*expected key=value'],
     [['--where', ''], 'expected key=value'],
     [['--since', 'yesterday'], 'RFC 3339'],
