@@ -3,6 +3,7 @@ import { FlowTracker } from '../src/detectors/flows/tracker.js'
 import { Holders } from '../src/detectors/flows/holders.js'
 import { Levels } from '../src/detectors/levels.js'
 import { TableFull } from '../src/detectors/table-full.js'
+import type { HostClock } from '../src/clock.js'
 import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, timeOf } from '../src/event.js'
 import { localClock } from '../src/formats/local-time.js'
 import { lineFormats } from '../src/parts.js'
@@ -27,7 +28,10 @@ export interface Options {
   /** merged by time, as several inputs that end are */
   readonly once?: boolean
   readonly name?: string
-import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, timeOf } from '../src/event.js'
+  /** live inputs on a host with this clock, in place of bytes */
+  readonly host?: { readonly clock: HostClock; readonly inputs: readonly Input[] }
+  /** where the records are from */
+  readonly context?: RecordOrigin
   /** the inputs can read the kernel's table anew, and are asked to */
   readonly resync?: () => void
 }

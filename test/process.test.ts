@@ -409,7 +409,7 @@ describe('the exit status', () => {
     [['run', '-i', ''], 'is no input'],
     [['--emit', 'flow,bogus'], 'bogus.*expected one of flow'],
     [['--where', 'bogus=1'], 'bogus.*expected.*sport'],
-    [['--where', 'event=started'], 'event=started: expected new'],
+    [['--where', 'event=started'], 'event=started: expected one of new'],
     [['--where', 'reason=bored'], 'reason=bored: expected .*refused'],
     [['--where', 'family=ipx'], 'family=ipx: expected ipv4'],
     [['--where', 'protocol=tpc'], 'protocol=tpc: expected .*tcp'],

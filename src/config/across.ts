@@ -105,7 +105,9 @@ function itemsOf(condition: Readonly<Record<string, unknown>>, key: string, path
 /** An output that waits for records which `emit` leaves out; a webhook that does not say what it wants waits for alerts and gaps. */
 function neverWritten(emit: unknown, outputs: readonly Part[], fault: Fault): ConfigError[] {
   if (emit === undefined || emit === null) return []
-  const written = listOf(emit)
+  const written = listOf(emit).map((type) => (typeof type === 'string' ? type.toLowerCase() : type))
+  // a word that nobody knows has been told of, and may be one of both
+  if (!written.every((type) => (recordTypes as readonly unknown[]).includes(type))) return []
   const isSilent = !written.includes('alert') && !written.includes('gap')
   const silent = outputs.filter(([, output]) => isSilent && output['type'] === 'webhook' && (output['when'] ?? null) === null)
   return [
