@@ -105,7 +105,8 @@ function itemsOf(condition: Readonly<Record<string, unknown>>, key: string, path
 /** An output that waits for records which `emit` leaves out; a webhook that does not say what it wants waits for alerts and gaps. */
 function neverWritten(emit: unknown, outputs: readonly Part[], fault: Fault): ConfigError[] {
   if (emit === undefined || emit === null) return []
-  const written = listOf(emit).map((type) => (typeof type === 'string' ? type.toLowerCase() : type))
+  const inLowerCase = (type: unknown): unknown => (typeof type === 'string' ? type.toLowerCase() : type)
+  const written = listOf(emit).map(inLowerCase)
   // a word that nobody knows has been told of, and may be one of both
   if (!written.every((type) => (recordTypes as readonly unknown[]).includes(type))) return []
   const isSilent = !written.includes('alert') && !written.includes('gap')
@@ -115,7 +116,7 @@ function neverWritten(emit: unknown, outputs: readonly Part[], fault: Fault): Co
     ...outputs
       .flatMap(([name, output]) => conditionsOf(output['when'], ['outputs', name, 'when']))
       .flatMap(([path, condition]) => itemsOf(condition, 'type', path))
-      .filter(([, type]) => (recordTypes as readonly unknown[]).includes(type) && !written.includes(type))
+      .filter(([, type]) => (recordTypes as readonly unknown[]).includes(inLowerCase(type)) && !written.includes(inLowerCase(type)))
       .map(([path, type]) => fault(path, `no ${String(type)} record is written: emit leaves it out`)),
   ]
 }
