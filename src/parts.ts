@@ -66,6 +66,8 @@ export interface FeedOptions extends World {
   readonly saved: Readonly<Record<string, readonly unknown[]>>
   /** a number of its own for each input of a run */
   readonly number: number
+  /** for an input that is not open yet */
+  readonly report: (message: string) => void
 }
 
 /** What ids of an input's records begin with, where the input has no positions. */
@@ -91,6 +93,7 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
         conntrackFeed({
           ...{ name, env, once, events, random: number === 0 ? random : `${random}.${number}`, queueBytes: queue, redumpMs: resync, bufferBytes: buffer ?? 0 },
           netns,
+          report: options.report,
         })
       if (input.netns.includes('all')) return (await import('./inputs/conntrack/everywhere.js')).everywhereFeed({ name, once, make: feedIn })
       const feeds = input.netns.map((netns, i) => feedIn(netns === 'self' ? null : { name: netns, path: netns.startsWith('/') ? netns : `/run/netns/${netns}` }, i))

@@ -359,6 +359,55 @@ describe('the tool', () => {
   })
 })
 
+describe('a tool that hangs', () => {
+  const SHORT = { listenMs: 200, answerMs: 300 }
+
+  test('when it is asked for its release is told, killed and used as a new one', async () => {
+    writeFileSync(join(dir, 'conntrack'), TOOL.replace(/-V\) .*;;/, `-V) echo $$ >"$FAKE/hung"; ${WAIT} ;;`))
+    const reports: string[] = []
+    const reader = await opened({ timing: SHORT, report: (message) => reports.push(message) })
+    await until('the dump', () => reader.dumps === 1)
+    expect(reports).toEqual(['conntrack -V has given no answer in 0.3 s: it is killed, and taken for the newest release'])
+    await until('it is gone', () => !isAlive(Number(readFileSync(join(dir, 'hung'), 'utf8'))))
+  })
+
+  test('and does not listen is told, killed and started again until it does; only then the input is open', async () => {
+    scripts({ listen: `if [ -e "$FAKE/well" ]; then socket 0 0; else printf '%s' '${NETLINK}' >"$FAKE/proc/$$/net/netlink"; fi; ${WAIT}` })
+    const reports: string[] = []
+    let isOpen = false
+    const feed = conntrackFeed(options({ timing: SHORT, report: (message) => reports.push(message) }))
+    const opening = feed.open((found) => {
+      input = found
+      isOpen = true
+    })
+    await until('two tries', () => reports.length >= 2)
+    expect([isOpen, new Set(reports)]).toEqual([false, new Set(['conntrack -E does not listen 0.2 s after its start: it is killed and started again'])])
+    write('well', '')
+    await opening
+    expect(isOpen).toBe(true)
+    expect(calls().filter((call) => call.startsWith('-E')).length).toBeGreaterThanOrEqual(3)
+  })
+
+  test('and has closed its standard output is told, killed and started again, with a gap', async () => {
+    scripts({ listen: `socket 0 0; if ! [ -e "$FAKE/once" ]; then echo >"$FAKE/once"; ${lines(event(1))}; exec >&-; else ${lines(event(2))}; fi; ${WAIT}` })
+    const reader = await opened()
+    const first = pid()
+    await until('the second', () => reader.events.includes(event(2)))
+    expect(reader.diagnostics).toEqual(['conntrack -E has closed its standard output: it is killed and started again'])
+    expect(reader.gaps.map(({ cause }) => cause)).toEqual(['input_restart'])
+    expect(isAlive(first)).toBe(false)
+  })
+
+  test('when it is asked for the table is told and killed, and asked again', async () => {
+    scripts({ dump: `if [ -e "$FAKE/once" ]; then ${says(shown(0))}; else echo $$ >"$FAKE/once"; ${WAIT}; fi` })
+    const reader = await opened({ timing: SHORT })
+    await until('the second dump', () => reader.dumps === 1)
+    expect(reader.diagnostics).toEqual(['reading the connection tracking table failed, it is tried again: conntrack -L has given nothing for 0.3 s and is killed'])
+    expect(reader.gaps.map(({ cause }) => cause)).toEqual(['dump_interrupted'])
+    expect(isAlive(Number(readFileSync(join(dir, 'once'), 'utf8')))).toBe(false)
+  })
+})
+
 describe('dumps', () => {
   test('are taken when asked for, and now and then', async () => {
     const reader = await opened({ redumpMs: 1500 })

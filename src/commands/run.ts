@@ -124,7 +124,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     await log.error(messageOf(error))
     return done(FAILED)
   }
-  const feedOptions = (number: number): FeedOptions => ({ ...world, once: plan.once, saved: memory?.saved ?? {}, number })
+  const feedOptions = (number: number): FeedOptions => ({ ...world, once: plan.once, saved: memory?.saved ?? {}, number, report })
   const opened = plan.watchesHost ? await hostFeeds(plan.inputs, feedOptions(0)) : await Promise.all(plan.inputs.map((input, i) => feedOf(input, feedOptions(i))))
   const feeds = new Map<string, Feed>(plan.inputs.map(({ name }, i) => [name, opened[i]!]))
   let inputs = opened.length + 1

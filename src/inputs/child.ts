@@ -26,6 +26,8 @@ const BACK_OFF_MAX_MS = 30_000
 const SETTLED_MS = 60_000
 /** Between SIGTERM and SIGKILL. */
 const KILL_AFTER_MS = 2000
+/** Between the end of its stdout and its own. */
+const MUTE_MS = 2000
 /** An input that is stopped reads what its child still writes for so long. */
 const STOP_MS = 1000
 /** A longer line of stderr becomes several. */
@@ -49,6 +51,8 @@ export interface ChildOptions {
   /** a line of stderr without its LF */
   onStderr(line: string): void
   onStart?(pid: number): void
+  /** It has closed its stdout a while ago and lives on, so that nothing will come any more: it is killed, which is an end like others. */
+  onMute?(): void
   /** It has ended, and all that it wrote was given. True: start it again after a while. Behind `stop` the answer counts for nothing, behind `kill` it is not called. */
   onEnd(end: ChildEnd): boolean
   /** 0 <= n < 1, for the back-off; Math.random */
@@ -133,6 +137,11 @@ export class Child {
     })
   }
 
+  /** SIGKILL for the run at hand, which is then an end like others. */
+  giveUp(): void {
+    if (this.#child !== null) killGroup(this.#child)
+  }
+
   /** SIGKILL for the whole group, and nothing of it is given any more. */
   kill(): void {
     clearTimeout(this.#timer)
@@ -171,6 +180,17 @@ export class Child {
     child.stderr.on('error', () => {})
     child.stdout.on('data', (bytes: Buffer<ArrayBuffer>) => this.#options.onBytes(bytes))
     if (this.#isPaused) child.stdout.pause()
+    const { onMute } = this.#options
+    if (onMute !== undefined) {
+      child.stdout.on('end', () => {
+        const timer = setTimeout(() => {
+          if (this.#child !== child || this.#isStopping) return
+          onMute.call(this.#options)
+          killGroup(child)
+        }, MUTE_MS)
+        child.on('close', () => clearTimeout(timer))
+      })
+    }
     const lines = stderrLines(child.stderr, (line) => {
       if (this.#isKilled) return
       lastWords = line

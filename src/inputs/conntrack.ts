@@ -14,7 +14,7 @@ import { Balance, entriesOf } from './conntrack/balance.js'
 import { type DumpOver, TableDump } from './conntrack/dump.js'
 import { WholeLines } from './conntrack/lines.js'
 import { LineQueue, type Taken } from './conntrack/queue.js'
-import { type ListeningSocket, listeningSocketOf, listeningSockets } from './conntrack/socket.js'
+import { isSeenDeaf, type ListeningSocket, listeningSocketOf, listeningSockets } from './conntrack/socket.js'
 import {
   bufferSizeHelps,
   COMES_FROM,
@@ -78,21 +78,25 @@ export interface ConntrackOptions {
   /** size of the tool's socket buffer that the user asked for; 0 or absent: as it is */
   readonly bufferBytes?: number
   readonly timing?: Partial<Timing>
+  /** what there is to say before it is open */
+  readonly report?: (message: string) => void
   /** where the proc file system is */
   readonly proc?: string
 }
 
 /** Milliseconds. */
 export interface Timing {
-  /** the tool listens by then, or goes unseen */
+  /** the tool listens by then, or goes unseen, or hangs */
   readonly listenMs: number
+  /** a tool that is asked something, and says nothing for so long, hangs */
+  readonly answerMs: number
   /** the kernel's count of dropped events is read so often */
   readonly pollMs: number
   /** rows wait so long for the events before them, which come through a pipe of their own */
   readonly holdMs: number
 }
 
-const TIMING: Timing = { listenMs: 5000, pollMs: 1000, holdMs: 100 }
+const TIMING: Timing = { listenMs: 5000, answerMs: 8000, pollMs: 1000, holdMs: 100 }
 const REDUMP_MS = 600_000
 
 /** A feed of one input. `open` throws InputError where the tool or the namespace is not there, or what it needs is not permitted. */
@@ -165,6 +169,8 @@ class ConntrackInput implements Input {
   #deafCause: GapCause = 'input_restart'
   #deafPatienceMs = RESTART_TOLD_MS
   #words: string[] = []
+  /** the run at hand was given up, and that is said */
+  #isGivenUp = false
 
   // what the kernel dropped; moments are of the even clock, 0 none
   #drops = 0
@@ -428,6 +434,7 @@ class ConntrackInput implements Input {
         this.#wake()
       },
       onStderr: (line) => this.#listenerSaid(line),
+      onMute: () => this.#giveUp('has closed its standard output'),
       onEnd: (end) => this.#listenerEnded(end),
     })
     this.#listener = listener
@@ -443,6 +450,7 @@ class ConntrackInput implements Input {
 
   #listenerStarted(pid: number): void {
     this.#words = []
+    this.#isGivenUp = false
     this.#listenerLines = this.#wholeLines()
     this.#socket = ''
     this.#drops = 0
@@ -453,6 +461,11 @@ class ConntrackInput implements Input {
       if (socket !== null) return this.#listens(socket)
       if (performance.now() < until) {
         this.#look = setTimeout(look, LOOK_MS)
+        return
+      }
+      if (isSeenDeaf(this.#proc, pid, this.#before)) {
+        this.#giveUp(`does not listen ${this.#timing.listenMs / 1000} s after its start`)
+        this.#listener?.giveUp()
         return
       }
       this.#say(`it cannot be seen in ${this.#proc}/${pid}/net/netlink whether conntrack listens: events that it loses are not counted`)
@@ -491,16 +504,26 @@ class ConntrackInput implements Input {
     }
   }
 
+  /** A tool that is no use any more is killed and started again, as one that died. Until the input is open there is no loop to say it. */
+  #giveUp(what: string): void {
+    this.#isGivenUp = true
+    const text = `conntrack -E ${what}: it is killed and started again`
+    if (this.#onListening === null) this.#say(text)
+    else this.#options.report?.(text)
+  }
+
   #listenerEnded(end: ChildEnd): boolean {
     if (this.#isStopping) return false
+    clearTimeout(this.#look)
     const words = this.#words.join('; ')
+    if (this.#isGivenUp && !this.#isListening) return true
     if (this.#onListening !== null) {
       this.#onListening(endedBefore(end, words))
       return false
     }
     this.#listenerLines.drop()
     const mends = refusal(words)?.mends
-    this.#say(`conntrack ${howItEnded(end)}; it is started again${mends === undefined ? '' : `: ${mends}`}`)
+    if (!this.#isGivenUp) this.#say(`conntrack ${howItEnded(end)}; it is started again${mends === undefined ? '' : `: ${mends}`}`)
     if (!this.#isListening) return true
     this.#deaf()
     return true
@@ -666,6 +689,7 @@ class ConntrackInput implements Input {
       env: this.#env,
       comesFrom: this.#comesFrom,
       holdMs: this.isLive ? this.#timing.holdMs : 0,
+      answerMs: this.#timing.answerMs,
       onRows: (rows, at) => {
         this.#onListening?.(null)
         this.#queue.addRows(rows, at)
@@ -707,7 +731,7 @@ class ConntrackInput implements Input {
   }
 
   #onceOver({ failure, end, words }: DumpOver): void {
-    if (failure !== '' && this.#onListening !== null) this.#onListening(end !== null ? endedBefore(end, words) : new InputError('broken', failure))
+    if (failure !== '' && this.#onListening !== null) this.#onListening(end !== null ? endedBefore(end, words) : new InputError('broken', `conntrack -L ${failure}`))
     else if (failure !== '') this.#failure = new Error(`conntrack -L ${failure}`)
     this.#end()
   }
@@ -754,6 +778,12 @@ function version(options: ConntrackOptions, stopped: AbortSignal): Promise<strin
         child.kill()
         resolve('')
       }
+      const { answerMs } = { ...TIMING, ...options.timing }
+      setTimeout(() => {
+        if (child.pid === 0) return
+        options.report?.(`conntrack -V has given no answer in ${answerMs / 1000} s: it is killed, and taken for the newest release`)
+        giveUp()
+      }, answerMs).unref()
       if (stopped.aborted) giveUp()
       else stopped.addEventListener('abort', giveUp, { once: true })
     } catch (error) {

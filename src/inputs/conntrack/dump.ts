@@ -19,6 +19,8 @@ export interface DumpOptions {
   argv(family: 'ipv4' | 'ipv6'): readonly string[]
   readonly env: Environment
   readonly comesFrom: string
+  /** milliseconds without a byte, or an end, after which it is given up */
+  readonly answerMs: number
   /** milliseconds; 0 gives rows at once */
   readonly holdMs: number
   /** whole rows, and when they were read by the even clock */
@@ -46,6 +48,7 @@ export class TableDump {
   #isPaused = false
   #held: { readonly rows: Uint8Array; readonly at: number }[] = []
   #heldBytes = 0
+  #silence: NodeJS.Timeout | undefined
 
   constructor(options: DumpOptions) {
     this.#options = options
@@ -60,10 +63,12 @@ export class TableDump {
     if (!this.#isPaused || this.#heldBytes + this.#options.rowsWaiting() > ROWS_BYTES_MAX / 2) return
     this.#isPaused = false
     this.#child?.resume()
+    this.#awaitMore()
   }
 
   kill(): void {
     this.#isOver = true
+    clearTimeout(this.#silence)
     this.#child?.kill()
   }
 
@@ -78,6 +83,7 @@ export class TableDump {
       env,
       comesFrom,
       onBytes: (bytes) => {
+        this.#awaitMore()
         const whole = lines.push(bytes)
         for (let at = whole.indexOf(LF); at >= 0; at = whole.indexOf(LF, at + 1)) rows++
         if (whole.length > 0) this.#hold(whole)
@@ -88,6 +94,7 @@ export class TableDump {
         else if (!isChatter(line)) words = line
       },
       onEnd: (end) => {
+        clearTimeout(this.#silence)
         const isCut = lines.drop()
         let failure = ''
         if (end.status !== 0) failure = `${howItEnded(end)}${words === '' ? '' : `, saying: ${words}`}`
@@ -105,9 +112,21 @@ export class TableDump {
     })
     try {
       this.#child.start()
+      this.#awaitMore()
     } catch (error) {
       this.#over({ failure: messageOf(error), end: null, words: '' })
     }
+  }
+
+  /** A tool that hangs is killed. While it is not read on it has to wait itself. */
+  #awaitMore(): void {
+    const { answerMs } = this.#options
+    clearTimeout(this.#silence)
+    if (this.#isPaused || this.#isOver) return
+    this.#silence = setTimeout(() => {
+      this.#child?.kill()
+      this.#over({ failure: `has given nothing for ${answerMs / 1000} s and is killed`, end: null, words: '' })
+    }, answerMs)
   }
 
   #over(over: DumpOver): void {
@@ -127,6 +146,7 @@ export class TableDump {
     if (!this.#isPaused && this.#heldBytes + rowsWaiting() > ROWS_BYTES_MAX) {
       this.#isPaused = true
       this.#child?.pause()
+      clearTimeout(this.#silence)
     }
   }
 

@@ -42,6 +42,11 @@ export function listeningSocketOf(proc: string, pid: number, before: ReadonlySet
   return fits.length === 1 || (inodes !== null && fits.length > 1) ? fits[0]! : null
 }
 
+/** It can be seen that the process does not listen: its namespace shows its sockets, and none is new. */
+export function isSeenDeaf(proc: string, pid: number, before: ReadonlySet<string>): boolean {
+  return textOf(`${proc}/${pid}/net/netlink`) !== '' && listeningSockets(proc, pid).every(({ inode }) => before.has(inode))
+}
+
 /** Inodes of the process's sockets; null where they may not be seen. */
 function socketInodes(proc: string, pid: number): Set<string> | null {
   const inodes = new Set<string>()
