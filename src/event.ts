@@ -47,7 +47,9 @@ export const TIME_RECEIVED = 2
 /** the kernel's monotonic clock on the host that runs now; or of a file, whose last line is taken to be as old as the file */
 export const TIME_BOOT = 3
 export const TIME_ESTIMATED = 4
-export const timeSourceNames = ['', 'local', 'received', 'boot', 'estimated'] as const
+/** of the line before or behind: its own stamp cannot be read */
+export const TIME_NEIGHBOUR = 5
+export const timeSourceNames = ['', 'local', 'received', 'boot', 'estimated', 'neighbour'] as const
 
 export const CT_NEW = 0
 export const CT_ESTABLISHED = 1

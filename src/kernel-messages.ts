@@ -28,9 +28,9 @@ export const kernelMessages: readonly KernelMessage[] = [
   {
     kind: 'table_full',
     sign: 'table full',
-    pattern: /^(?:CT \d+: )?(?:(?:ip|nf)_conntrack: ){1,2}table full(?: in netns (?<netns>\d+))?, dropping packets?\.?$/,
+    pattern: /^(?:(?:CT|VPS|VE):? ?[\w-]{1,40}:? )?(?:(?:ip|nf)_conntrack: ){1,2}(?:(?:CT|VPS|VE):? ?[\w-]{1,40}:? )?table full(?: in netns (?<netns>\d+))?, dropping packets?\.?$/,
     source: 'net/netfilter/nf_conntrack_core.c, net/ipv4/netfilter/ip_conntrack_core.c',
-    kernels: '2.4 on; full stop to about 3.5, doubled prefix from between 4.5 and 4.9, the namespace from 6.18 (not of the initial one); `CT <id>:` of OpenVZ',
+    kernels: '2.4 on; full stop to about 3.5, doubled prefix from between 4.5 and 4.9, the namespace from 6.18 (not of the initial one); `CT <id>:`, `VPS <id>` of OpenVZ, before or behind the prefix',
     matches: [
       'ip_conntrack: table full, dropping packet.',
       'nf_conntrack: table full, dropping packet.',
@@ -38,6 +38,10 @@ export const kernelMessages: readonly KernelMessage[] = [
       'nf_conntrack: nf_conntrack: table full, dropping packet',
       'nf_conntrack: nf_conntrack: table full in netns 4026532246, dropping packet',
       'CT 101: nf_conntrack: table full, dropping packet',
+      'CT: 101: nf_conntrack: table full, dropping packet',
+      'ip_conntrack: VPS 101 table full, dropping packet.',
+      'nf_conntrack: CT 5b8f1c9e-2d4a-4e2b-9d0e-0c1b2a3d4e5f: table full, dropping packet',
+      'nf_conntrack: VE 101: table full, dropping packet.',
     ],
     refuses: [
       'nf_conntrack: table full',

@@ -49,7 +49,7 @@ const common: Properties = {
 
 const timeSource: Properties = {
   time_source: openWord(
-    "where the time comes from if not from the line: local (a wall clock without zone or year), boot (the kernel's clock, and this host's boot), estimated (the kernel's clock, and the file's age), received (of the read, or of the file)",
+    "where the time comes from if not from the line: local (a wall clock without zone or year), boot (the kernel's clock, and this host's boot), estimated (the kernel's clock, and the file's age), received (of the read, or of the file), neighbour (of the line before or behind: its own cannot be read)",
     timeSourceNames.filter((name) => name !== ''),
   ),
 }

@@ -1,7 +1,7 @@
 /** The kernel's log in every carrier: the same events from every form, times, folded lines, losses, packets, and sums that close whatever comes. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { FlowEvent, type Gap, type KernelEvent, page, type TableSample, TIME_BOOT, TIME_LOCAL, TIME_OWN, TIME_RECEIVED, LINE_BYTES_MAX } from '../src/event.js'
+import { FlowEvent, type Gap, type KernelEvent, page, type TableSample, TIME_BOOT, TIME_LOCAL, TIME_NEIGHBOUR, TIME_OWN, TIME_RECEIVED, LINE_BYTES_MAX } from '../src/event.js'
 import { NOT_OURS, parseText } from '../src/formats/conntrack-text.js'
 import { journalExport } from '../src/formats/journal-export.js'
 import { jsonLines } from '../src/formats/json-lines.js'
@@ -219,6 +219,51 @@ describe('one line', () => {
     [`Sun 2026-11-22 09:59:11 -03 gw1 kernel: ${FULL}`, at('2026-11-22T12:59:11.000000', TIME_OWN, -1, -1, -1, -1, false)],
     [`kernel: ${FULL}`, at('2026-11-22T12:00:00.000000', TIME_RECEIVED, -1, -1, -1, -1, false)],
     [`${FULL}  \r`, at('2026-11-22T12:00:00.000000', TIME_RECEIVED, -1, -1, -1, -1, false)],
+    [`[  525.051587@2] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587@0]${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587 @12] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587][ C0] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587] [   T45] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587][ 0] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587] (2)[1234:swapper/2]${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587] -(0)[0:swapper/0]${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587] [2:  swapper/2:    0] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587][ T1234] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051587999] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [` \t[  525.051587] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`> > [  525.051587] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, true)],
+    [`[  525.051] ${FULL}`, at('2026-11-22T09:59:05.051000', TIME_BOOT, -1, -1, 525_051_000, -1, true)],
+    [`Nov 22 09:59:11 gw1 user.warn kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, 4, 1, -1, -1, false)],
+    [`Nov 22 09:59:11 gw1 local0.err kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, 3, 1, -1, -1, false)],
+    [`<12>Nov 22 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, 4, 1, -1, -1, false)],
+    [`<132>1 2026-11-22T09:59:11Z gw1 kernel - - - ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_OWN, 4, 16, -1, -1, false)],
+    [`<12>kernel: ${FULL}`, at('2026-11-22T12:00:00.000000', TIME_RECEIVED, 4, 1, -1, -1, false)],
+    [`Nov 22 09:59:11  kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`Nov 22 09:59:11 gw1 ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`Nov 22 09:59:11 ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`2026-11-22T09:59:11.123456+00:00 gw1 [  525.051587] ${FULL}`, at('2026-11-22T09:59:11.123456', TIME_OWN, -1, -1, M, -1, false)],
+    [`gw1 kernel: ${FULL}`, at('2026-11-22T12:00:00.000000', TIME_RECEIVED, -1, -1, -1, -1, false)],
+    [`gw1 kernel: [  525.051587] ${FULL}`, at(BOOTED, TIME_BOOT, -1, -1, M, -1, false)],
+    [`Nov 22 09:59:11.123456 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.123456', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`Nov 22 09:59:11.123456789: gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.123456', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`Nov 22 2026 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`[So Nov 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[dim. nov. 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[日 11月 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[日 11月 22 09:59:11 2026 <    0.000022>] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[Вс ноя 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[dom nov 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[Ne lis 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[nie lis 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[일 11월 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`[Κυρ Νοε 22 09:59:11 2026] ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, true)],
+    [`11月 22 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`nov. 22 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`22. November 2026 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`2026年11月22日 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`2026年 11月 22日 星期日 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`ноя 22 09:59:11 gw1 kernel: ${FULL}`, at('2026-11-22T09:59:11.000000', TIME_LOCAL, -1, -1, -1, -1, false)],
+    [`Okt 22 09:59:11 gw1 kernel: [  525.051587] ${FULL}`, at('2026-10-22T09:59:11.000000', TIME_LOCAL, -1, -1, M, -1, false)],
     [`{"pri":4,"time":   525.051587,"msg":"${FULL} "}`, at(BOOTED, TIME_BOOT, 4, 0, M, -1, true)],
     [`{"fac":"kern","pri":"warn","time":525.051587,"caller":"T1","msg":"${FULL}"}`, at(BOOTED, TIME_BOOT, 4, 0, M, -1, true)],
   ])('%j', (line, want) => {
@@ -230,19 +275,20 @@ describe('one line', () => {
     'Nov 22 09:59:11 gw1 sshd[1]: nf_conntrack: table full, dropping packet',
     'Nov 22 09:59:11 gw1 sshd: nf_conntrack: table full, dropping packet',
     'Nov 22 09:59:11 gw1 sshd[1]: x IN=eth0 OUT= SRC=10.0.0.1 DST=10.0.0.2 LEN=1 PROTO=TCP',
-    'Nov 22 09:59:11 gw1 user.warn kernel: nf_conntrack: table full, dropping packet',
-    'Nov 22 09:59:11 gw1 nf_conntrack: table full, dropping packet',
     '2026-11-22T09:59:11.123456+00:00 gw1 app: kernel: nf_conntrack: table full, dropping packet',
     '[  525.051587] gw1 sshd[1]: nf_conntrack: table full, dropping packet',
     '[  525.051587] gw1 sshd[1]: x IN=eth0 OUT= SRC=10.0.0.1 DST=10.0.0.2 LEN=1 PROTO=TCP',
     '12,1300,99100000,-;nf_conntrack: table full, dropping packet',
     '<12>[  525.051587] nf_conntrack: table full, dropping packet',
-    '<12>Nov 22 09:59:11 gw1 kernel: nf_conntrack: table full, dropping packet',
-    '<12>1 2026-11-22T09:59:11Z gw1 kernel - - - nf_conntrack: table full, dropping packet',
     'user  :warn  : [  525.051587] nf_conntrack: table full, dropping packet',
     '<4>1 2026-11-22T09:59:11Z gw1 sshd 1 - - nf_conntrack: table full, dropping packet',
     '4,356,525051587,-;Modules linked in: nf_conntrack nf_defrag_ipv4',
-    ' nf_conntrack: table full, dropping packet',
+    '                            nf_conntrack: table full, dropping packet',
+    'Xyz 22 09:59:11 gw1 app: kernel: nf_conntrack: table full, dropping packet',
+    'Xyz 22 09:59:11 gw1 sshd[1]: nf_conntrack: table full, dropping packet',
+    'Xyz 22 09:59:11 gw1 sshd[1]: x IN=eth0 OUT= SRC=10.0.0.1 DST=10.0.0.2 LEN=1 PROTO=TCP',
+    'they say nf_conntrack: table full, dropping packet',
+    'Nov 22 09:59:11 gw1 kernel: nf_conntrack: table full,',
     '-- Boot 0f5b6a2e6f0a4f0e9a3a4c3f0d1e2f30 --',
     '{"_TRANSPORT":"syslog","SYSLOG_IDENTIFIER":"kernel","MESSAGE":"nf_conntrack: table full, dropping packet"}',
     '{"_TRANSPORT":"kernel","SYSLOG_FACILITY":"1","MESSAGE":"nf_conntrack: table full, dropping packet"}',
@@ -321,6 +367,68 @@ describe('folded lines', () => {
       ['suppressed', 2, 'net_ratelimit: 12 callbacks suppressed', utc('2026-10-29T10:10:07Z'), 12],
     ])
     expect(outcomes).toEqual([KERNEL, KERNEL, IGNORED, KERNEL, KERNEL, IGNORED, IGNORED])
+  })
+})
+
+describe('a message that a mail program or an editor broke', () => {
+  const HEAD = 'Nov 22 09:59:11 gw1 kernel: [  525.051587] '
+
+  test.each([
+    `${HEAD}nf_conntrack: table full,\ndropping packet\n`,
+    `${HEAD}nf_conntrack: table full, \n dropping packet\n`,
+    `${HEAD}nf_conntrack: nf_conntrack: table\nfull, dropping packet\n`,
+    `${HEAD}nf_conntrack:\nnf_conntrack: table full,\ndropping packet\n`,
+    `${HEAD}nf_conntrack: nf_conntrack: table full in netns\n4026532246, dropping packet\n`,
+    `${HEAD}nf_conntrack: table full, dropp\ning packet\n`,
+    `${HEAD}nf_conntrack: table full,=\r\n dropping packet\r\n`,
+    `> ${HEAD}nf_conntrack: table full,\n> dropping packet\n`,
+    `[  525.051587] nf_conntrack: nf_conntrack: table full,\n               dropping packet\n`,
+  ])('%j is one', (text) => {
+    const { kernel, outcomes } = readText(text.repeat(3))
+    expect(kernel.map(({ kind }) => kind)).toEqual(['table_full', 'table_full', 'table_full'])
+    const lines = text.split('\n').length - 1
+    expect(outcomes.filter((each) => each === IGNORED).length).toBe(3 * (lines - 1))
+    expect(readPieces(byteByByte(Buffer.from(text.repeat(3))))).toEqual(readText(text.repeat(3)))
+  })
+
+  test('a count too', () => {
+    expect(readText(`${HEAD}net_ratelimit: 5531\ncallbacks suppressed\n`).kernel.map(({ kind, count }) => [kind, count])).toEqual([['suppressed', 5531]])
+  })
+
+  test('two records are never glued', () => {
+    const { kernel } = readText(`${HEAD}nf_conntrack: table full,\n${HEAD}${FULL}\n${HEAD}nf_conntrack: table full,\n\nsaid he\ndropping packet\n`)
+    expect(kernel.map(({ message }) => message)).toEqual([FULL])
+  })
+})
+
+describe('a stamp that cannot be read', () => {
+  const dated = (event: KernelEvent): unknown => [isoOf(event), event.timeSource]
+
+  test.each([
+    '[qux Zyx 22 09:59:11 2026] ',
+    '[2026/11/22-09:59:11] ',
+    '[K22T09] ',
+    '??? 22 09:59:11 gw1 kernel: ',
+    '22-11-2026 9h59 gw1 kernel: ',
+    '1795341545.1 gw1 kernel: ',
+    '22/11/26 09:59:11.1 ',
+    '@400000005f5a3b1c2d6f0a1c ',
+    'Nov 31 09:59:11 gw1 kernel: ',
+  ])('%j: the line counts all the same', (head) => {
+    expect(readText(`${head}${FULL}\n`).kernel.map(({ message, timeSource }) => [message, timeSource])).toEqual([[FULL, TIME_RECEIVED]])
+    const near = `Nov 22 09:59:10 gw1 kernel: ${FULL}\n`
+    const { kernel } = readText(`${head}${FULL}\n${near}${head}${FULL}\n`)
+    expect(kernel.map(dated)).toEqual([['2026-11-22T09:59:10.000000', TIME_NEIGHBOUR], ['2026-11-22T09:59:10.000000', TIME_LOCAL], ['2026-11-22T09:59:10.000000', TIME_NEIGHBOUR]])
+  })
+
+  test('the kernel\'s clock tells how far its neighbour is', () => {
+    const { kernel } = readText(`[  524.000000] ${FULL}\nNov 22 09:59:11 gw1 kernel: [  525.000000] ${FULL}\n[  526.250000] ${FULL}\n`)
+    expect(kernel.map(dated)).toEqual([['2026-11-22T09:59:10.000000', TIME_LOCAL], ['2026-11-22T09:59:11.000000', TIME_LOCAL], ['2026-11-22T09:59:12.250000', TIME_LOCAL]])
+  })
+
+  test('a month that may be two is none, but for the day of the week', () => {
+    expect(readText(`lis 22 09:59:11 gw1 kernel: ${FULL}\n`).kernel.map(({ timeSource }) => timeSource)).toEqual([TIME_RECEIVED])
+    expect(readText(`[Ne lis 22 09:59:11 2026] ${FULL}\n[czw lis 22 09:59:11 2029] ${FULL}\n`).kernel.map(isoOf)).toEqual(['2026-11-22T09:59:11.000000', '2029-11-22T09:59:11.000000'])
   })
 })
 

@@ -335,7 +335,7 @@ describe('an episode', () => {
       ['table_full', 'info', 'resolved', 10],
       ['expect_table_full', 'warning', 'resolved', 20],
     ])
-    expect(alerts[3]).toMatchObject({ table: null, summary: 'conntrack expectation table was full: at least 1 packet dropped from 10:14:43 to 10:14:43 (UTC)', drops: { counted: -1 } })
+    expect(alerts[3]).toMatchObject({ table: null, summary: 'conntrack expectation table was full: logged 1 time from 10:14:43 to 10:14:43 (UTC)', drops: { counted: -1 } })
   })
 
   test('says when the clock has work for it, and nothing before', () => {

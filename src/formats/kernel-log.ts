@@ -2,22 +2,28 @@
  * Lines of a kernel's log in any carrier, told apart line by line: /dev/kmsg, /proc/kmsg, dmesg, journalctl's text forms, syslog files. JSON and the journal's
  * export format have files of their own. It takes every line that is offered, so it is asked last.
  */
-import { type KernelEvent, page, type RecordTime, TIME_LOCAL } from '../event.js'
+import { type KernelEvent, page, type RecordTime, TIME_ESTIMATED, TIME_LOCAL, TIME_NEIGHBOUR, TIME_RECEIVED } from '../event.js'
 import { HELD, IGNORED, KERNEL, type LineContext, type LineFormat, NOTE, type Outcome, REJECTED_LINE } from '../stage.js'
-import { type Carrier, KERNEL_PROGRAM, type KmsgRecord, LINE_MAX, readCarrier, readKmsg } from './kernel-log/carrier.js'
+import { behindUnread, type Carrier, KERNEL_PROGRAM, type KmsgRecord, LINE_MAX, readCarrier, readKmsg } from './kernel-log/carrier.js'
 import { bootTime, receivedTime, timeOf, wallTime } from './kernel-log/clock.js'
 import { type Finding, give, HeldLines, NOTHING } from './kernel-log/held.js'
 import { journalEntry } from './kernel-log/journal-entry.js'
-import { isInteresting, kernelMessage, lossNotice, type Origin } from './kernel-log/message.js'
-import { CR, isAt, LF, SPACE, utf8 } from './scan.js'
+import { isBeginning, isInteresting, kernelMessage, lossNotice, type Origin } from './kernel-log/message.js'
+import { CR, isAt, skipBlanks, SPACE, utf8 } from './scan.js'
 
-const TAB = 9
 const LAST_REPEATED = /^last message repeated (\d{1,9}) times?/
 /** dmesg's relative times, behind colours and a decoded priority: each line counts, whatever it says. */
 const RELATIVE = /^(?:\x1b\[[0-9;]*m)*(?:[a-z0-9]+ *:[a-z]+ *: )?(?:\x1b\[[0-9;]*m)*\[(?: *\+\d|[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d\])/
 /** The header of a record of /dev/kmsg that is whole in itself: almost all are, and most are none of ours. */
 const WHOLE_KMSG = /^\d{1,4},\d{1,20},\d{1,16}(?:,-[^;]*)?;/
+const QUOTE = 62
 const FIELD_INDENT = '    '
+/** journalctl indents the further lines of a program's message to behind its head, which is a date, a host and a name. */
+const CONTINUATION_INDENT = 16
+/** How mail programs mark what they quote. */
+const QUOTED = /^(?:> ?)+/
+/** So many lines at the beginning of an input may wait for one whose time is known. */
+const UNDATED_MAX = 16
 
 /** One for each input. */
 export function kernelLog(): LineFormat {
@@ -37,6 +43,12 @@ class KernelLog implements LineFormat {
   #entry: Map<string, string> | null = null
   #entryCarrier: Carrier | null = null
   readonly #entryLines = new HeldLines()
+  /** the beginning of a message that a line break cut */
+  #begun: Carrier | null = null
+  /** the last time that a line told, and what the kernel's clock said then, -1 not known */
+  #neighbour: { readonly time: RecordTime; readonly monotonic: number; readonly host: string } | null = null
+  /** lines before the first such */
+  #undated: { readonly kernel: KernelEvent; readonly host: string }[] = []
 
   begins(): boolean {
     return true
@@ -48,11 +60,17 @@ class KernelLog implements LineFormat {
       if (first === SPACE && isAt(at, FIELD_INDENT)) return this.#entryField(at, lineEnd)
       this.#settleEntry(context)
     }
-    // the further lines of a record, kmsg's keys, blank lines
-    if (first === SPACE || first === LF || first === TAB || first === CR) return IGNORED
     // the second: of the journal's export format, whose entry began before the stream did
     if (lineEnd - at > LINE_MAX || isAt(at, 'MESSAGE=')) return this.#otherLine()
-    const line = utf8(at, page[lineEnd - 1] === CR ? lineEnd - 1 : lineEnd)
+    const from = skipBlanks(at)
+    const whole = utf8(from, page[lineEnd - 1] === CR ? lineEnd - 1 : lineEnd)
+    const line = first === QUOTE ? whole.replace(QUOTED, '') : whole
+    if (this.#begun !== null) {
+      const outcome = this.#goOn(line, context)
+      if (outcome !== null) return outcome
+    }
+    // the further lines of a record, kmsg's keys, blank lines
+    if (line === '') return IGNORED
     if (first! >= 48 && first! <= 57) {
       if (this.#fragments === null && WHOLE_KMSG.test(line) && !isInteresting(line)) return this.#otherLine()
       const record = readKmsg(line)
@@ -66,12 +84,16 @@ class KernelLog implements LineFormat {
     if (RELATIVE.test(line)) this.#follow(readCarrier(line), context)
     if (page[lineEnd - 1] === 93 && line.includes(' [s=') && this.#beginEntry(line)) return HELD
     if (!isInteresting(line) && (this.#last === null || !line.includes('last message '))) return this.#otherLine()
-    return this.#give(readCarrier(line), context)
+    const carrier = readCarrier(line)
+    if (from - at >= CONTINUATION_INDENT && carrier.text === line) return this.#otherLine()
+    return this.#give(carrier, context)
   }
 
   settle(context: LineContext): void {
+    this.#giveUpBegun(context)
     this.#settleFragments(context)
     this.#settleEntry(context)
+    this.#date(context)
   }
 
   #otherLine(): Outcome {
@@ -81,24 +103,98 @@ class KernelLog implements LineFormat {
 
   #give(carrier: Carrier, context: LineContext): Outcome {
     const found = this.#find(carrier, context)
-    this.#last = found.kernel === null ? null : { event: found.kernel, host: carrier.host }
+    const { kernel } = found
+    this.#last = kernel === null ? null : { event: kernel, host: carrier.host }
+    if (kernel === null && found.outcome === IGNORED && isKernels(carrier) && isBeginning(carrier.text)) {
+      this.#begun = carrier
+      return HELD
+    }
+    if (kernel !== null && this.#waitsForTime(kernel, carrier)) return HELD
+    if (kernel !== null && this.#undated.length !== 0) this.#date(context)
     return give(found, context)
   }
 
+  /** The line behind the beginning of a message: null when it is another. The message counts at its first line. */
+  #goOn(line: string, context: LineContext): Outcome | null {
+    const begun = this.#begun!
+    // quoted-printable marks a soft break so
+    const head = begun.text.trimEnd().replace(/=$/, '')
+    for (const text of [`${head} ${line}`, head + line]) {
+      const found = this.#find({ ...begun, text }, context)
+      if (found.kernel !== null) {
+        this.#begun = null
+        this.#last = { event: found.kernel, host: begun.host }
+        if (!this.#waitsForTime(found.kernel, begun)) {
+          this.#date(context)
+          context.settled.push({ ...found, reason: '', text: '' })
+        }
+        return IGNORED
+      }
+      if (line !== '' && isBeginning(text)) {
+        this.#begun = { ...begun, text }
+        return IGNORED
+      }
+    }
+    this.#giveUpBegun(context)
+    return null
+  }
+
+  #giveUpBegun(context: LineContext): void {
+    if (this.#begun === null) return
+    // the lines that are held come out in their order
+    this.#date(context)
+    context.settled.push({ ...NOTHING, reason: '', text: '' })
+    this.#begun = null
+  }
+
+  /** A line without a time of its own takes that of its neighbours: of the next that has one, where none was before. */
+  #waitsForTime(kernel: KernelEvent, { host, unread, monotonic, stamp }: Carrier): boolean {
+    const isUntold = kernel.timeSource === TIME_RECEIVED || kernel.timeSource === TIME_ESTIMATED
+    if (!isUntold || !(unread || monotonic >= 0 || stamp !== null) || this.#neighbour !== null || this.#undated.length >= UNDATED_MAX) return false
+    this.#undated.push({ kernel, host })
+    return true
+  }
+
+  /** Lets go of those lines. */
+  #date(context: LineContext): void {
+    for (const { kernel, host } of this.#undated) {
+      const near = this.#neighbour
+      const time = near === null ? null : neighbourTime(near, kernel.monotonic)
+      context.settled.push({ ...NOTHING, outcome: KERNEL, kernel: time === null ? kernel : { ...kernel, ...time }, reason: '', text: '' })
+      void host
+    }
+    this.#undated = []
+  }
+
   #find(carrier: Carrier, context: LineContext): Finding {
-    const { program, host, facility } = carrier
+    const { program, host, facility, trusted } = carrier
     const repeated = LAST_REPEATED.exec(carrier.text)
     if (repeated !== null) return this.#last === null || this.#last.host !== host ? NOTHING : this.#again(this.#last.event, Number(repeated[1]), carrier, context)
-    const isKernels = program === KERNEL_PROGRAM || program === ''
-    // a process wrote it into /dev/kmsg, or to the logger by the kernel's name
-    if (isKernels && facility > 0) return NOTHING
+    // a process wrote it into /dev/kmsg; what a logger wrote has any facility, for some forward the kernel as `user` or `local0`
+    if (isKernels(carrier) && facility > 0 && trusted) return NOTHING
     const time = this.#timeOf(carrier, context)
     // where nothing stands before the text, any logger may have said it
     const speaker = program !== '' || (carrier.stamp === null && carrier.monotonic < 0) ? program : KERNEL_PROGRAM
-    const kernel = isKernels ? kernelMessage(carrier.text, originOf(carrier, time)) : null
-    if (kernel !== null) return { outcome: KERNEL, kernel, gap: null, sample: null }
+    const kernel = isKernels(carrier) ? kernelMessage(carrier.text, originOf(carrier, time)) : null
+    if (kernel !== null) {
+      if (time.timeSource !== TIME_NEIGHBOUR && time.timeSource !== TIME_RECEIVED && time.timeSource !== TIME_ESTIMATED) this.#neighbour = { time, monotonic: carrier.monotonic, host }
+      return { outcome: KERNEL, kernel, gap: null, sample: null }
+    }
     const gap = lossNotice(speaker, carrier.text, time)
-    return gap === null ? NOTHING : { ...NOTHING, outcome: NOTE, gap }
+    if (gap !== null) return { ...NOTHING, outcome: NOTE, gap }
+    return program === '' && carrier.seq < 0 ? this.#findBehind(carrier, context) : NOTHING
+  }
+
+  /** What stands before the kernel's text is none of the forms that are known: the line counts all the same. */
+  #findBehind(carrier: Carrier, context: LineContext): Finding {
+    for (const each of behindUnread(carrier)) {
+      const kernel = kernelMessage(each.text, originOf(each, this.#timeOf(each, context)))
+      // a log rule's prefix may hold anything, and so does not tell where the kernel begins
+      if (kernel === null || (kernel.kind === 'packet_log' && each.program !== KERNEL_PROGRAM)) continue
+      Object.assign(carrier, each)
+      return { outcome: KERNEL, kernel, gap: null, sample: null }
+    }
+    return NOTHING
   }
 
   /** The line before, so many times more. */
@@ -109,12 +205,16 @@ class KernelLog implements LineFormat {
 
   /** The line's own absolute time before the kernel's clock, and that before the time of receipt. */
   #timeOf(carrier: Carrier, context: LineContext): RecordTime {
-    const { stamp, monotonic } = carrier
+    const { stamp, monotonic, unread } = carrier
     let time: RecordTime | null = null
     if (stamp?.kind === 'wall') time = wallTime(stamp.clock, context)
     else if (stamp?.kind === 'unix') time = timeOf(stamp.microseconds, stamp.source)
     else if (stamp !== null && !Number.isNaN(this.#relative)) time = timeOf(this.#relative, TIME_LOCAL)
     if (time === null && monotonic >= 0) time = bootTime(monotonic, context)
+    // a line with both clocks knows more of the kernel's than the age of a file
+    if ((time === null || time.timeSource === TIME_ESTIMATED) && (unread || stamp !== null || monotonic >= 0) && this.#neighbour !== null) {
+      time = neighbourTime(this.#neighbour, monotonic)
+    }
     return time ?? receivedTime(context)
   }
 
@@ -190,6 +290,16 @@ class KernelLog implements LineFormat {
     this.#entry = null
     this.#entryCarrier = null
   }
+}
+
+function isKernels({ program }: Carrier): boolean {
+  return program === KERNEL_PROGRAM || program === ''
+}
+
+/** By the kernel's clock where both have it; else the same time, and it is said whose that is. */
+function neighbourTime(near: { readonly time: RecordTime; readonly monotonic: number }, monotonic: number): RecordTime {
+  if (monotonic < 0 || near.monotonic < 0) return { ...near.time, timeSource: TIME_NEIGHBOUR }
+  return timeOf(near.time.sec * 1e6 + near.time.usec + monotonic - near.monotonic, near.time.timeSource)
 }
 
 function originOf({ priority, facility, seq, monotonic, trusted }: Carrier, time: RecordTime): Origin {

@@ -7,6 +7,7 @@ import { TIME_OWN } from '../../event.js'
 import { monthNumber } from '../local-time.js'
 import { utf8, toScratch } from '../scan.js'
 import { fraction, type WallClock } from './clock.js'
+import { foreignClock, monthOf } from './foreign-stamp.js'
 
 const LEVELS = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug']
 const LEVEL_NAMES: Readonly<Record<string, number>> = { ...Object.fromEntries(LEVELS.map((name, i) => [name, i])), panic: 0, error: 3, warning: 4 }
@@ -34,6 +35,8 @@ export interface Carrier {
   /** microseconds since boot, -1 absent */
   monotonic: number
   stamp: Stamp | null
+  /** something stands there that is a stamp and cannot be read */
+  unread: boolean
   /** in the journal's verbose form: the entry's cursor, whose fields follow on further lines */
   cursor: string
   text: string
@@ -83,7 +86,7 @@ function unescaped(text: string): string {
 }
 
 function unknownCarrier(text: string): Carrier {
-  return { program: '', host: '', trusted: false, priority: -1, facility: -1, seq: -1, monotonic: -1, stamp: null, cursor: '', text }
+  return { program: '', host: '', trusted: false, priority: -1, facility: -1, seq: -1, monotonic: -1, stamp: null, unread: false, cursor: '', text }
 }
 
 const ANSI = /\x1b\[[0-9;]*m/g
@@ -91,27 +94,33 @@ const PRI = /^(?:\d{1,7} (?=<))?<(\d{1,4})>/
 const DECODED = new RegExp(`^(${FACILITIES}) *:(${LEVELS.join('|')}) *: `)
 const DAY_NAME = '(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)'
 const CLOCK = '(\\d\\d):(\\d\\d):(\\d\\d)'
-/** `[  525.051587]`, with dmesg's or the journal's difference to the line before, or the room for it. */
-const MONOTONIC = /^\[ *(\d{1,10})\.(\d{6})(?: *<[ \d.]*\*?>)? *\] ?/
-const CTIME = new RegExp(`^\\[${DAY_NAME} ([A-Z][a-z]{2}) +(\\d{1,2}) ${CLOCK} (\\d{4})(?: *<[ \\d.]*>)?\\] ?`)
+/** `[  525.051587]`, with dmesg's or the journal's difference to the line before, or the room for it; vendors' kernels put the CPU behind it, and print other digits. */
+const MONOTONIC = /^\[ *(\d{1,10})\.(\d{3,9})(?: ?@ ?\d{1,4}(?:,\d{1,4})?)?(?: *<[ \d.]*\*?>)? *\] ?/
+const CTIME = new RegExp(`^\\[(${DAY_NAME}) ([A-Z][a-z]{2}) +(\\d{1,2}) ${CLOCK} (\\d{4})(?: *<[ \\d.]*>)?\\] ?`)
+/** The same in another language. */
+const FOREIGN_CTIME = /^\[([^\][\n]{0,40}\d{1,2}:\d\d:\d\d[^\][<\n]{0,20}?)(?: *<[ \d.]*>)?\] ?/
 const DELTA_ALONE = /^\[<[ \d.]+>\] ?/
 const MINUTE = /^\[([A-Z][a-z]{2}) ?(\d{1,2}) (\d\d):(\d\d)\] ?/
 const PLUS = /^\[ *\+(\d{1,10})\.(\d{6})\] ?/
-const CALLER = /^\[ *[TC]\d+\] ?/
+/** printk's caller; the CPU, `(0)[process:pid]` and `[0: process: pid]` of vendors' kernels. */
+const CALLER = /^(?:\[ *[TC]? ?\d+\] ?|-?\(\d{1,3}\)\[\d+:[^\]\n]{0,40}\] ?|\[\d{1,3}: *[^\]:\n]{1,32}: *\d+\] ?)/
 const ISO_COMMA = new RegExp(`^(\\d{4})-(\\d\\d)-(\\d\\d)T${CLOCK},(\\d{1,9})(Z|[+-]\\d\\d:?\\d\\d) ?`)
 const ISO = new RegExp(`^(\\d{4})-(\\d\\d)-(\\d\\d)[T ]${CLOCK}(?:[.,](\\d{1,9}))?(Z|[+-]\\d\\d:?\\d\\d)? `)
-const RFC3164 = new RegExp(`^([A-Z][a-z]{2}) +(\\d{1,2})(?: (\\d{4}))? ${CLOCK}(?:\\.(\\d{1,6}))? `)
+const RFC3164 = new RegExp(`^([A-Z][a-z]{2}) +(\\d{1,2})(?: (\\d{4}))? ${CLOCK}(?:[.,](\\d{1,9}))?:? `)
+/** The same in another language, with up to four words before the clock and the year or the zone's name behind it. */
+const FOREIGN_SYSLOG = /^((?:[^\s:[\]<>{}"=]{1,20},?\s+){1,4}\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?(?:\s+\d{4}(?=\s))?)\s/
 const FULL = new RegExp(`^${DAY_NAME} (\\d{4})-(\\d\\d)-(\\d\\d) ${CLOCK}(?:\\.(\\d{1,6}))? ([A-Z]{1,6}|[+-]\\d\\d:?(?:\\d\\d)?) `)
 const UNIX = /^(\d{9,11})\.(\d{6}) (?=\S+ )/
-const OPENWRT = new RegExp(`^${DAY_NAME} ([A-Z][a-z]{2}) +(\\d{1,2}) ${CLOCK} (\\d{4}) (?:\\[\\d+\\.\\d+\\] )?`)
+const OPENWRT = new RegExp(`^(${DAY_NAME}) ([A-Z][a-z]{2}) +(\\d{1,2}) ${CLOCK} (\\d{4}) (?:\\[\\d+\\.\\d+\\] )?`)
 const RFC5424 = /^1 (\S{1,64}) (\S{1,255}) (\S{1,64}) (\S{1,128}) (\S{1,64}) (?:-|(?:\[(?:[^\]"\\]|"(?:[^"\\]|\\.)*")*\])+)(?: \ufeff?(.*))?$/s
 const VERBOSE = /^\[(s=[0-9a-f]+;i=[0-9a-f]+;b=[^\]]*)\]$/
 /** Host (which may be missing, and may hold colons but not end in one), facility and level of busybox, program. */
 const TAGGED = new RegExp(`^(?:(\\S{0,254}[^\\s:]) )?(?:(${FACILITIES})\\.([a-z]+) )?([^\\s:[]{1,64})(?:\\[[^\\]]{0,64}\\])?: ?`)
+const UNTAGGED = /^(?:(\S{0,254}[^\s:\]]) +)?(?=(?:\[ *\d{1,10}\.\d{3,9}(?:@\d+)?\] *)?(?:(?:nf|ip)_conntrack|net_ratelimit|__ratelimit): )/
 const FACILITY_LEVEL = new RegExp(`^(${FACILITIES})\\.([a-z]+)$`)
 const FOLDED = /^(?:(\S{0,254}[^\s:]) )?(?:-+ )?(?:\S{1,64}: )?(?=last message repeated \d+ times?)/
 /** Behind the kernel's clock, as journalctl's short-monotonic has it: the kernel's tag, or a program with its process. */
-const HOST_KERNEL = /^(\S{1,255}) (kernel)(?:\[\d+\])?: /
+const HOST_KERNEL = /^(\S{1,255}) (kernel)(?:\[\d+\])?: ?/
 const HOST_PROGRAM = /^(\S{1,255}) ([\w./-]{1,64})\[\d+\]: /
 const PROGRAM = /^()([\w./-]{1,64})\[\d+\]: /
 const LOGGER = /^(?:(\S{1,255}) )?(systemd-journald|rsyslogd|syslog-ng)(?:\[\d+\])?: /
@@ -153,7 +162,7 @@ function setLevel(carrier: Carrier, facility: string, level: string): void {
 }
 
 function setMonotonic(carrier: Carrier, found: RegExpExecArray): void {
-  carrier.monotonic = Number(found[1]) * 1e6 + Number(found[2])
+  carrier.monotonic = Number(found[1]) * 1e6 + fraction(found[2])
 }
 
 /** dmesg from 2.40 on may be asked for several at once, and then prints one behind the other. */
@@ -161,12 +170,12 @@ function dmesgStamps(carrier: Carrier): void {
   let found: RegExpExecArray | null
   for (;;) {
     if ((found = take(carrier, MONOTONIC)) !== null) setMonotonic(carrier, found)
-    else if ((found = take(carrier, CTIME)) !== null) setWall(carrier, clockOf(found[6], monthNumber(found[1]!), found[2], found[3], found[4], found[5]))
+    else if ((found = take(carrier, CTIME)) !== null) setWall(carrier, namedDay(found))
     else if ((found = take(carrier, ISO_COMMA)) !== null) setWall(carrier, isoClock(found))
     else if ((found = take(carrier, MINUTE)) !== null) {
       carrier.stamp ??= { kind: 'minute', clock: clockOf(undefined, monthNumber(found[1]!), found[2], found[3], found[4], '0') }
     } else if ((found = take(carrier, PLUS)) !== null) carrier.stamp ??= { kind: 'plus', microseconds: Number(found[1]) * 1e6 + Number(found[2]) }
-    else if (take(carrier, DELTA_ALONE) === null) break
+    else if (take(carrier, DELTA_ALONE) === null && !foreignCtime(carrier)) break
     carrier.trusted = true
   }
   if (carrier.trusted) take(carrier, CALLER)
@@ -182,14 +191,32 @@ function syslogStamp(carrier: Carrier): boolean {
   let found: RegExpExecArray | null
   if (ISO_COMMA.test(carrier.text)) return false
   if ((found = take(carrier, ISO)) !== null) setWall(carrier, isoClock(found))
-  else if ((found = take(carrier, RFC3164)) !== null) setWall(carrier, clockOf(found[3], monthNumber(found[1]!), found[2], found[4], found[5], found[6], found[7]))
+  else if ((found = take(carrier, RFC3164)) !== null) setWall(carrier, clockOf(found[3], monthOf([found[1]!], Number(found[2]), -1), found[2], found[4], found[5], found[6], found[7]))
   else if ((found = take(carrier, FULL)) !== null) {
     setWall(carrier, { ...clockOf(found[1], Number(found[2]), found[3], found[4], found[5], found[6], found[7]), offset: offsetOf(found[8]!) })
     carrier.cursor = VERBOSE.exec(carrier.text)?.[1] ?? ''
-  } else if ((found = take(carrier, OPENWRT)) !== null) setWall(carrier, clockOf(found[6], monthNumber(found[1]!), found[2], found[3], found[4], found[5]))
+  } else if ((found = take(carrier, OPENWRT)) !== null) setWall(carrier, namedDay(found))
   else if ((found = take(carrier, UNIX)) !== null) carrier.stamp = { kind: 'unix', microseconds: Number(found[1]) * 1e6 + Number(found[2]), source: TIME_OWN }
+  else if ((found = take(carrier, FOREIGN_SYSLOG)) !== null) setForeign(carrier, found[1]!)
   carrier.trusted &&= found === null
   return found !== null
+}
+
+/** `Sun Nov 22 09:59:11 2026`. */
+function namedDay([, weekday, month, day, hour, minute, second, year]: RegExpExecArray): WallClock {
+  return clockOf(year, monthNumber(month!) || monthOf([weekday!, month!], Number(day), Number(year)), day, hour, minute, second)
+}
+
+function foreignCtime(carrier: Carrier): boolean {
+  const found = take(carrier, FOREIGN_CTIME)
+  if (found !== null) setForeign(carrier, found[1]!)
+  return found !== null
+}
+
+function setForeign(carrier: Carrier, text: string): void {
+  const clock = foreignClock(text)
+  if (clock === null) carrier.unread = true
+  else setWall(carrier, clock)
 }
 
 function isoClock(found: RegExpExecArray): WallClock {
@@ -232,13 +259,22 @@ function programName(name: string): string {
   return KERNEL_PROGRAMS.has(name) ? KERNEL_PROGRAM : name
 }
 
-/** Behind a stamp: host and program; without a program it is nobody's. */
+/**
+ * Behind a stamp: host and program; without a program it is nobody's. Where a template leaves out the tag, the kernel's text itself begins with one
+ * (`nf_conntrack: `), or its clock follows the host.
+ */
 function tagged(carrier: Carrier): Carrier {
+  carrier.text = carrier.text.trimStart()
   let found = take(carrier, FOLDED)
   if (found !== null) {
     carrier.host = found[1] ?? ''
     carrier.program = '-'
     return carrier
+  }
+  if ((found = take(carrier, UNTAGGED)) !== null) {
+    carrier.host = found[1] ?? ''
+    carrier.program = KERNEL_PROGRAM
+    return innerClock(carrier)
   }
   found = take(carrier, TAGGED)
   if (found === null) {
@@ -269,10 +305,11 @@ function innerClock(carrier: Carrier): Carrier {
 /** Without a syslog's stamp: the kernel's text as it stands, unless a program is named. */
 function program(carrier: Carrier): Carrier {
   let found: RegExpExecArray | null
-  if (carrier.monotonic >= 0 && (found = take(carrier, HOST_KERNEL)) !== null) {
+  if ((carrier.monotonic >= 0 || carrier.stamp === null) && (found = take(carrier, HOST_KERNEL)) !== null) {
     carrier.host = found[1]!
     carrier.program = KERNEL_PROGRAM
     carrier.trusted = false
+    innerClock(carrier)
   } else if (carrier.stamp === null && carrier.text.startsWith('kernel: ')) {
     carrier.text = carrier.text.slice('kernel: '.length)
     carrier.program = KERNEL_PROGRAM
@@ -284,4 +321,36 @@ function program(carrier: Carrier): Carrier {
     carrier.trusted = false
   }
   return carrier
+}
+
+/** A tag of a program, which is not the kernel's: whoever stands behind it speaks. */
+const OTHERS_TAG = /(?:^|\s)[A-Za-z_][\w./-]*(?:\[\d+\])?: /
+const ANY_KERNEL_TAG = /^(.{1,160}?(?:^|[\s\])}>|;,]))(?:kernel|vmunix|klogd)(?:\[\d*\])?: */
+const ANY_BRACKET = /^[^\w[]{0,3}\[[^\][\n]{1,64}\] */
+const WORDS_BEFORE = 8
+
+/**
+ * The kernel's texts that a line may hold whose beginning is none of those known, likeliest first: behind the kernel's tag, behind a bracket, behind any few words
+ * of which one has a digit. Each as the carrier that it would be.
+ */
+export function* behindUnread(carrier: Carrier): Generator<Carrier> {
+  const { text } = carrier
+  const tag = ANY_KERNEL_TAG.exec(text)
+  if (tag !== null && !OTHERS_TAG.test(tag[1]!)) {
+    const words = tag[1]!.trim().split(/\s+/)
+    const host = words.length > 1 && /^[A-Za-z][\w.-]*$/.test(words.at(-1)!) ? words.at(-1)! : ''
+    yield innerClock({ ...carrier, program: KERNEL_PROGRAM, host, trusted: false, unread: true, text: text.slice(tag[0].length) })
+  }
+  const bracket = ANY_BRACKET.exec(text)
+  if (bracket !== null && /\d/.test(bracket[0])) yield innerClock({ ...carrier, unread: true, text: text.slice(bracket[0].length) })
+  let at = 0
+  for (let i = 0; i < WORDS_BEFORE; i++) {
+    const next = /\s+/g
+    next.lastIndex = at
+    const blank = next.exec(text)
+    if (blank === null) return
+    at = next.lastIndex
+    const before = text.slice(0, at)
+    if (/\d/.test(before) && !OTHERS_TAG.test(before)) yield innerClock({ ...carrier, trusted: false, unread: true, text: text.slice(at) })
+  }
 }

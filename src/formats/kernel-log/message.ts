@@ -20,9 +20,29 @@ const REPEATED = /^message repeated (\d{1,9}) times?: \[ ?(?:\[ *\d+\.\d{6}\] ?)
 /** The kernel's records hold 1,024 bytes, and 2,048 where they have several lines. */
 const MESSAGE_MAX = 2048
 
+/** The signs, and how those messages begin that an editor or a mail program may break before their sign. */
+const INTERESTING = new RegExp(`${anySign.source}|_conntrack: |_ratelimit: \\d`)
+
 /** Could the line be one of ours, or say that some were lost? A quick test of the whole line. */
 export function isInteresting(line: string): boolean {
-  return anySign.test(line)
+  return INTERESTING.test(line)
+}
+
+/** What tells of drops must not be lost for a line break: the texts of the catalogue, numbers as one digit. */
+const breakable: readonly string[] = kernelMessages
+  .filter(({ kind }) => kind === 'table_full' || kind === 'expect_table_full' || kind === 'suppressed')
+  .flatMap(({ matches }) => matches.map(inShape))
+
+/** Is it how one of them begins, with more to come? */
+export function isBeginning(text: string): boolean {
+  if (text.length > 120 || !/^\w+: ?\S/.test(text)) return false
+  // quoted-printable marks a soft break so
+  const shape = inShape(text.trimEnd().replace(/=$/, ''))
+  return breakable.some((message) => message.length > shape.length && message.startsWith(shape))
+}
+
+function inShape(text: string): string {
+  return text.replace(/\d+/g, '0')
 }
 
 /** null: the kernel says something else. */
