@@ -8,7 +8,7 @@ import { behindUnread, type Carrier, KERNEL_PROGRAM, type KmsgRecord, LINE_MAX, 
 import { bootTime, receivedTime, timeOf, wallTime } from './kernel-log/clock.js'
 import { type Finding, give, HeldLines, NOTHING } from './kernel-log/held.js'
 import { journalEntry } from './kernel-log/journal-entry.js'
-import { isBeginning, isInteresting, kernelMessage, lossNotice, type Origin } from './kernel-log/message.js'
+import { isBeginning, isInteresting, kernelMessage, lossNotice, mayBeCut, type Origin } from './kernel-log/message.js'
 import { CR, isAt, skipBlanks, SPACE, utf8 } from './scan.js'
 
 const LAST_REPEATED = /^last message repeated (\d{1,9}) times?/
@@ -22,8 +22,9 @@ const FIELD_INDENT = '    '
 const CONTINUATION_INDENT = 16
 /** How mail programs mark what they quote. */
 const QUOTED = /^(?:> ?)+/
-/** So many lines at the beginning of an input may wait for one whose time is known. */
+/** So many lines may wait for one whose time is known, and so many lines of whatever kind long. */
 const UNDATED_MAX = 16
+const UNDATED_LINES_MAX = 64
 
 /** One for each input. */
 export function kernelLog(): LineFormat {
@@ -49,6 +50,7 @@ class KernelLog implements LineFormat {
   #neighbour: { readonly time: RecordTime; readonly monotonic: number; readonly host: string } | null = null
   /** lines before the first such */
   #undated: { readonly kernel: KernelEvent; readonly host: string }[] = []
+  #linesSinceUndated = 0
 
   begins(): boolean {
     return true
@@ -65,6 +67,7 @@ class KernelLog implements LineFormat {
     const from = skipBlanks(at)
     const whole = utf8(from, page[lineEnd - 1] === CR ? lineEnd - 1 : lineEnd)
     const line = first === QUOTE ? whole.replace(QUOTED, '') : whole
+    if (this.#undated.length !== 0 && ++this.#linesSinceUndated > UNDATED_LINES_MAX) this.#date(context)
     if (this.#begun !== null) {
       const outcome = this.#goOn(line, context)
       if (outcome !== null) return outcome
@@ -83,7 +86,7 @@ class KernelLog implements LineFormat {
     }
     if (RELATIVE.test(line)) this.#follow(readCarrier(line), context)
     if (page[lineEnd - 1] === 93 && line.includes(' [s=') && this.#beginEntry(line)) return HELD
-    if (!isInteresting(line) && (this.#last === null || !line.includes('last message '))) return this.#otherLine()
+    if (!isInteresting(line) && !mayBeCut(line) && (this.#last === null || !line.includes('last message '))) return this.#otherLine()
     const carrier = readCarrier(line)
     if (from - at >= CONTINUATION_INDENT && carrier.text === line) return this.#otherLine()
     return this.#give(carrier, context)
@@ -164,6 +167,7 @@ class KernelLog implements LineFormat {
       void host
     }
     this.#undated = []
+    this.#linesSinceUndated = 0
   }
 
   #find(carrier: Carrier, context: LineContext): Finding {

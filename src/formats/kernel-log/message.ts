@@ -20,22 +20,28 @@ const REPEATED = /^message repeated (\d{1,9}) times?: \[ ?(?:\[ *\d+\.\d{6}\] ?)
 /** The kernel's records hold 1,024 bytes, and 2,048 where they have several lines. */
 const MESSAGE_MAX = 2048
 
-/** The signs, and how those messages begin that an editor or a mail program may break before their sign. */
-const INTERESTING = new RegExp(`${anySign.source}|_conntrack: |_ratelimit: \\d`)
-
 /** Could the line be one of ours, or say that some were lost? A quick test of the whole line. */
 export function isInteresting(line: string): boolean {
-  return INTERESTING.test(line)
+  return anySign.test(line)
 }
+
+/** longer than any beginning of them */
+const BEGINNING_MAX = 80
 
 /** What tells of drops must not be lost for a line break: the texts of the catalogue, numbers as one digit. */
 const breakable: readonly string[] = kernelMessages
   .filter(({ kind }) => kind === 'table_full' || kind === 'expect_table_full' || kind === 'suppressed')
   .flatMap(({ matches }) => matches.map(inShape))
 
+/** A line that ends in the beginning of one of them has no sign yet: a look at its end, for it is asked of every line. */
+export function mayBeCut(line: string): boolean {
+  const from = line.length - BEGINNING_MAX
+  return line.indexOf('_conntrack:', from) >= 0 || line.indexOf('_ratelimit: ', from) >= 0
+}
+
 /** Is it how one of them begins, with more to come? */
 export function isBeginning(text: string): boolean {
-  if (text.length > 120 || !/^\w+: ?\S/.test(text)) return false
+  if (text.length > BEGINNING_MAX || !/^\w+: ?\S/.test(text)) return false
   // quoted-printable marks a soft break so
   const shape = inShape(text.trimEnd().replace(/=$/, ''))
   return breakable.some((message) => message.length > shape.length && message.startsWith(shape))
