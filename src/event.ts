@@ -25,6 +25,8 @@ export const SCRATCH_END = SCRATCH_AT + SCRATCH_BYTES
 
 export const recordTypes = ['flow', 'expect', 'kernel', 'alert', 'gap', 'table', 'reject'] as const
 export type RecordType = (typeof recordTypes)[number]
+/** With its LF. No record is longer: the longest line (16 KiB) with every byte of it escaped to six, and the keys. */
+export const RECORD_BYTES_MAX = 1 << 17
 
 /** Where records are from: name of the host, of the input; '' is absent. Inode number of the network namespace, 0 is absent, and its name. */
 export interface RecordOrigin {

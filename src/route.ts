@@ -43,6 +43,12 @@ export class Route {
     return fits(where, type, look) && fits(when, type, look)
   }
 
+  /** The same for a record that is read back, which may be a flow: `--transitions` looks at it too. */
+  wantsPrinted(type: RecordType, time: Time, look: () => JsonRecord): boolean {
+    if (type === 'flow' && (this.flows === 'none' || (this.#options.transitionsOnly && look()['transition'] === undefined))) return false
+    return this.wants(type, time, look)
+  }
+
   #inWindow(time: Time): boolean {
     const at = time.sec * 1e6 + time.usec
     return at >= this.#options.since && at < this.#options.until

@@ -1,7 +1,7 @@
 /**
  * The shapes that a part can have. Parts never import each other: the loop holds them together through these.
  */
-import type { ExpectEvent, FlowEvent, Gap, KernelEvent, TableSample, Time } from './event.js'
+import type { ExpectEvent, FlowEvent, Gap, KernelEvent, RecordTime, RecordType, TableSample, Time } from './event.js'
 
 /** Local date and time -> seconds since the epoch, NaN for what is no date and time from 1970 to 2105. Month from 1. */
 export type LocalClock = (year: number, month: number, day: number, hour: number, minute: number, second: number) => number
@@ -22,6 +22,7 @@ export interface LineContext {
   gap: Gap | null
   kernel: KernelEvent | null
   sample: TableSample | null
+  record: OwnRecord | null
   /** what became of lines that a format had held back, oldest first; they are counted now and come before this line */
   readonly settled: Settled[]
   /** when the kernel's monotonic clock was 0, asked for when a line needs it; null where nothing is known */
@@ -45,6 +46,7 @@ export function newLineContext(localClock: LocalClock, boot: () => BootTime | nu
     gap: null,
     kernel: null,
     sample: null,
+    record: null,
     settled: [],
     boot,
     diagnostic: '',
@@ -62,14 +64,29 @@ export const REJECTED_LINE = 5
 export const KERNEL = 6
 /** the format waits for further lines; it gives the line back in `settled` */
 export const HELD = 7
-export type Outcome = typeof FLOW | typeof EXPECT | typeof NOTE | typeof IGNORED | typeof REJECTED_LINE | typeof KERNEL | typeof HELD
+/** one of our own records, which is passed on as it is: `context.record`; with `kernel` or `sample` where detectors should know of it */
+export const RECORD = 8
+export type Outcome = typeof FLOW | typeof EXPECT | typeof NOTE | typeof IGNORED | typeof REJECTED_LINE | typeof KERNEL | typeof HELD | typeof RECORD
 
-/** A line that was held back: what it became, with its event for KERNEL and NOTE. */
+/** A record of ours that was read back: where its bytes are, and what it shows. */
+export interface OwnRecord extends RecordTime {
+  readonly type: RecordType
+  readonly bytes: Uint8Array
+  readonly from: number
+  readonly to: number
+  /** large numbers lose digits here */
+  readonly keys: Readonly<Record<string, unknown>>
+  /** The same bytes again, after they were laid there anew. */
+  read(bytes: Uint8Array, from: number, to: number): boolean
+}
+
+/** A line that was held back: what it became, with its event for KERNEL, NOTE and RECORD. */
 export interface Settled {
   readonly outcome: Outcome
   readonly kernel: KernelEvent | null
   readonly gap: Gap | null
   readonly sample: TableSample | null
+  readonly record: OwnRecord | null
   /** why, for REJECTED_LINE, and what of it is shown */
   readonly reason: string
   readonly text: string

@@ -1,4 +1,5 @@
 /** What a run has counted, and what it has to say of the last episodes. */
+import { DESTROY, endReasons, eventNames, type RecordType } from './event.js'
 
 /** A summary is short. */
 const EPISODES_SHOWN = 5
@@ -12,7 +13,7 @@ export class Tally {
   flows = 0
   expects = 0
   kernel = 0
-  /** lines that became a gap or a sample */
+  /** lines that became a gap or a sample; of our own records also alerts and rejects */
   notes = 0
   ignored = 0
   rejected = 0
@@ -26,6 +27,30 @@ export class Tally {
   /** flow records by event: new, update, destroy, entry; ends by reason; for the summary */
   readonly events = [0, 0, 0, 0]
   readonly ends = [0, 0, 0, 0, 0, 0, 0, 0]
+
+  /** A record of ours that was read back. */
+  own(type: RecordType, keys: Readonly<Record<string, unknown>>): void {
+    switch (type) {
+      case 'flow': {
+        this.flows++
+        const event = eventNames.indexOf(keys['event'] as 'new')
+        if (event >= 0) this.events[event]!++
+        const reason = event === DESTROY ? endReasons.indexOf((keys['end'] as { reason?: 'expired' } | undefined)?.reason ?? 'unknown') : -1
+        if (reason >= 0) this.ends[reason]!++
+        return
+      }
+      case 'expect':
+        this.expects++
+        return
+      case 'kernel':
+        this.kernel++
+        return
+      default:
+        this.notes++
+        if (type === 'gap') this.gaps++
+        if (type === 'alert') this.alert(String(keys['episode']), String(keys['summary']))
+    }
+  }
 
   alert(episode: string, summary: string): void {
     this.alerts++

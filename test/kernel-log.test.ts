@@ -294,7 +294,6 @@ describe('one line', () => {
     '{"_TRANSPORT":"kernel","SYSLOG_FACILITY":"1","MESSAGE":"nf_conntrack: table full, dropping packet"}',
     '{"_TRANSPORT":"kernel","SYSLOG_FACILITY":"0","MESSAGE":null}',
     '{"fac":"user","pri":"warn","time":525.051587,"msg":"nf_conntrack: table full, dropping packet"}',
-    '{"type":"alert","v":1,"time":"2026-11-22T10:14:50.000000Z","rule":"table_full"}',
     '{"type":"flow","v":1}',
     'MESSAGE=x: IN=eth0 OUT= SRC=10.0.0.1 DST=10.0.0.2 LEN=1 PROTO=TCP',
     '{"a":1}',
@@ -604,27 +603,6 @@ describe('documents over many lines', () => {
     const record = `{"pri":4,"time":525.051587,"msg":"${FULL}"}`
     expect(readText(`{"dmesg":[${record}]}\n`).kernel.length).toBe(1)
     expect(readText(`{"dmesg":[${record},${record}]}\n`).diagnostics[0]).toContain('jq -c')
-  })
-})
-
-describe('our own records', () => {
-  test('of samples, gaps and the kernel are events again', () => {
-    const { samples, gaps, kernel } = readText(
-      [
-        '{"time":"2026-11-22T10:14:45.000001Z","type":"table","v":1,"netns":4026531833,"netns_name":"gw","count":61873,"max":65536,"usage":0.944,"buckets":16384,"drop":0,"rate":{"drop":0},"total":{"drop":7,"early_drop":1,"novel":3}}',
-        '{"time":"2026-11-22T10:20:01.100000Z","type":"gap","v":1,"rid":"5f:1","input":"kmsg","cause":"kmsg_overrun","count":81,"from":"2026-11-22T10:20:00.900000Z","to":"2026-11-22T10:20:01.100000Z"}',
-        `{"time":"2026-11-22T09:59:05.051587Z","type":"kernel","v":1,"netns":4026532246,"kind":"table_full","priority":4,"facility":0,"seq":337,"monotonic":525.051587,"message":"${FULL}","time_source":"boot"}`,
-        '{"time":"2026-11-22T10:20:01.100000Z","type":"gap","v":1,"cause":"a_new_one"}',
-        '{"time":"2026-11-22T10:20:01.100000Z","type":"kernel","v":1,"kind":"a_new_one","message":"x"}',
-        '{"time":"yesterday","type":"table","v":1}',
-        '',
-      ].join('\n'),
-    )
-    expect(samples).toEqual([
-      { sec: utc('2026-11-22T10:14:45Z'), usec: 1, timeSource: TIME_OWN, netns: 4026531833, netnsName: 'gw', count: 61873, max: 65536, buckets: 16384, total: { drop: 7, early_drop: 1 }, cpus: null },
-    ])
-    expect(gaps.map((gap) => [gap.cause, gap.count, gap.atLeast, gap.from!.usec, gap.to!.usec])).toEqual([['kmsg_overrun', 81, -1, 900_000, 100_000]])
-    expect(kernel.map((event) => [event.kind, event.netns, event.seq, event.monotonic, event.timeSource])).toEqual([['table_full', 4026532246, 337, 525_051_587, TIME_BOOT]])
   })
 })
 

@@ -42,6 +42,7 @@ const run: Readonly<Record<string, Expected>> = {
   'conntrack -E -o timestamp,id | conntrail': { types: ['flow'], records: 98 },
   "conntrack -E -o timestamp,id | conntrail --where 'event=destroy reason=refused,reset dport=80,443'": { types: ['flow'], records: 4 },
   'conntrail --transitions < events.txt > transitions.ndjson': { makes: 'transitions.ndjson' },
+  "conntrail --where 'event=destroy reason=expired' < records.ndjson": { types: ['flow'], records: 79 },
   'conntrack -L -o id,ktimestamp 2>&1 | conntrail': { types: ['flow'], records: 17 },
   'conntrail < /proc/net/nf_conntrack': { types: ['flow'], records: 10 },
   '(conntrack -E -o timestamp,id & conntrack -E expect -o timestamp) | conntrail': { types: ['expect', 'flow'], records: 100 },
@@ -105,6 +106,7 @@ beforeAll(() => {
     writeFileSync(join(home, to), readFileSync(join(root, 'fixtures', name)))
   }
   copy('incident.E-timestamp-id.', 'events.txt')
+  writeFileSync(join(home, 'records.ndjson'), spawnSync(process.execPath, [program], { input: readFileSync(join(home, 'events.txt')) }).stdout)
   copy('protocols.proc', 'proc/net/nf_conntrack')
   copy('kernel-log.incident.kmsg', 'var/log/kern.log')
   writeFileSync(join(home, 'dmesg.txt'), spawnSync(join(home, 'bin/dmesg'), { env: { ...process.env, FIXTURES: join(root, 'fixtures') } }).stdout)

@@ -248,8 +248,8 @@ export class TableFull implements FullTable {
     }
   }
 
-  /** A sample of a namespace's counters. */
-  sample(record: TableRecord): void {
+  /** A sample of a namespace's counters. `isArchived`: an alert was made of it when it was taken, if one was due; it opens no episode, and tells more of one that is open. */
+  sample(record: TableRecord, isArchived = false): void {
     const at = this.#timeOf(record)
     let watch = this.#watches.get(record.netns)
     let span: Span | null = null
@@ -263,7 +263,7 @@ export class TableFull implements FullTable {
     if ((span !== null && span.drop + span.early > 0) || watch.level > EVICTION_LEVEL) this.#isFull(record.netns, Math.floor(at / 1e6))
     for (const waiting of this.#waiting) waiting.sealed = true
     this.#settle()
-    if (span?.full === true) this.#counted(watch, span)
+    if (span?.full === true && (!isArchived || this.#fedBy(watch) !== undefined || this.#waiting.length > 0)) this.#counted(watch, span)
     const episode = this.#fedBy(watch)
     if (episode === undefined) return
     if (watch.name !== '' && episode.netns === watch.netns) episode.netnsName = watch.name
@@ -271,6 +271,11 @@ export class TableFull implements FullTable {
     this.#look(episode, watch.count)
     this.#tell(episode)
     this.#closeIfOver(episode)
+  }
+
+  /** An archived line says so. */
+  knowFull(netns: number, sec: number): void {
+    this.#isFull(netns, sec)
   }
 
   wasFull(netns: number, sec: number): boolean {

@@ -4,8 +4,9 @@
  */
 import { page } from '../event.js'
 import { HELD, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
-import { give, HeldLines } from './kernel-log/held.js'
-import { dmesgRecord, findInJson } from './kernel-log/json-record.js'
+import { type Finding, give, HeldLines } from './kernel-log/held.js'
+import { dmesgRecord, findInJson, isOurs, ownRecord } from './kernel-log/json-record.js'
+import { onOneLine, ReadBack } from './read-back.js'
 import { isAt, utf8 } from './scan.js'
 
 const BRACE = 123
@@ -15,6 +16,12 @@ const SSE = 'data: '
 const DOCUMENT_CHARACTERS_MAX = 1 << 20
 const DMESG = /^\{\s*"dmesg"\s*:\s*\[$/
 const NOT_JSON = 'begins with { and is not valid JSON'
+const NOT_OURS = 'a record without a time, not in UTF-8, or longer or deeper than any of ours'
+/** Every record of ours begins so; those whose keys somebody has put into another order are found too. */
+const OUR_BEGINNING = '{"time":"'
+const encoder = new TextEncoder()
+/** Blank, TAB, CR. */
+const BLANKS = [32, 9, 13]
 /** Of commas, colons, numbers and the three words. */
 const OUTSIDE_STRINGS = ' \t\r,:0123456789+-.eEtrufalsn'
 const CUT_OFF = 'a JSON document that is cut off'
@@ -32,6 +39,8 @@ class JsonLines implements LineFormat {
   #depth = 0
   /** within the document of dmesg --json */
   #isDmesg = false
+  /** made when first needed: few inputs are archives */
+  #reader: ReadBack | null = null
 
   begins(at: number): boolean {
     const c = page[at]
@@ -44,13 +53,18 @@ class JsonLines implements LineFormat {
 
   read(at: number, lineEnd: number, _event: unknown, context: LineContext): Outcome {
     const c = page[at]
-    const line = utf8(c === RECORD_SEPARATOR ? at + 1 : c === 100 ? at + SSE.length : at, lineEnd)
-    const text = line.trim()
-    if (c === BRACE || c === RECORD_SEPARATOR || c === 100) {
+    const from = c === RECORD_SEPARATOR ? at + 1 : c === 100 ? at + SSE.length : at
+    if (page[from] === BRACE) {
       this.#interrupt(context)
-      return text === '{' ? this.#begin(line) : this.#object(text, context)
+      if (isAt(from, OUR_BEGINNING)) {
+        const own = this.#own(page, from, lineEnd)
+        if (own !== null) return give(own, context)
+      }
+      const line = utf8(from, lineEnd)
+      return line.trim() === '{' ? this.#begin(line) : this.#object(line.trim(), from, lineEnd, context)
     }
-    return this.#isDmesg ? this.#dmesgLine(line, text, context) : this.#documentLine(line, context)
+    const line = utf8(from, lineEnd)
+    return this.#isDmesg ? this.#dmesgLine(line, line.trim(), context) : this.#documentLine(line, context)
   }
 
   /** What is held comes out as cut off. dmesg's records may go on: only the output of a slow command has stopped for a while. */
@@ -64,11 +78,28 @@ class JsonLines implements LineFormat {
     this.#isDmesg = false
   }
 
-  #object(text: string, context: LineContext): Outcome {
+  #object(text: string, from: number, lineEnd: number, context: LineContext): Outcome {
     const value = parse(text)
-    if (value !== undefined) return give(findInJson(value, context), context)
-    context.reason = NOT_JSON
+    const own = isOurs(value) ? this.#own(page, from, lineEnd) : null
+    if (value !== undefined && (own !== null || !isOurs(value))) return give(own ?? findInJson(value, context), context)
+    context.reason = value === undefined ? NOT_JSON : NOT_OURS
     return REJECTED_LINE
+  }
+
+  /** null for what is no record of ours. Behind `end` stands an LF. */
+  #own(bytes: Uint8Array, from: number, end: number): Finding | null {
+    let to = end
+    while (to > from && BLANKS.includes(bytes[to - 1]!)) to--
+    const reader = (this.#reader ??= new ReadBack())
+    return reader.read(bytes, from, to) ? ownRecord(reader) : null
+  }
+
+  /** A record of ours that another tool has laid out over several lines. It has its bytes for itself, and so its reader. */
+  #ownDocument(): Finding | null {
+    const bytes = encoder.encode(`${onOneLine(this.#text)}\n`)
+    const own = this.#own(bytes, 0, bytes.length - 1)
+    this.#reader = null
+    return own
   }
 
   #begin(line: string): Outcome {
@@ -87,7 +118,9 @@ class JsonLines implements LineFormat {
     if (depth === 0) {
       const value = parse(this.#text)
       if (value === undefined) return this.#end(context, NOT_JSON)
-      this.#lines.settle(context, findInJson(value, context))
+      const own = isOurs(value) ? this.#ownDocument() : null
+      if (own === null && isOurs(value)) return this.#end(context, NOT_OURS)
+      this.#lines.settle(context, own ?? findInJson(value, context))
       this.#text = ''
       return IGNORED
     }

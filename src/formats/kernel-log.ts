@@ -182,7 +182,7 @@ class KernelLog implements LineFormat {
     const kernel = isKernels(carrier) ? kernelMessage(carrier.text, originOf(carrier, time)) : null
     if (kernel !== null) {
       if (time.timeSource !== TIME_NEIGHBOUR && time.timeSource !== TIME_RECEIVED && time.timeSource !== TIME_ESTIMATED) this.#neighbour = { time, monotonic: carrier.monotonic, host }
-      return { outcome: KERNEL, kernel, gap: null, sample: null }
+      return { ...NOTHING, outcome: KERNEL, kernel }
     }
     const gap = lossNotice(speaker, carrier.text, time)
     if (gap !== null) return { ...NOTHING, outcome: NOTE, gap }
@@ -196,7 +196,7 @@ class KernelLog implements LineFormat {
       // a log rule's prefix may hold anything, and so does not tell where the kernel begins
       if (kernel === null || (kernel.kind === 'packet_log' && each.program !== KERNEL_PROGRAM)) continue
       Object.assign(carrier, each)
-      return { outcome: KERNEL, kernel, gap: null, sample: null }
+      return { ...NOTHING, outcome: KERNEL, kernel }
     }
     return NOTHING
   }

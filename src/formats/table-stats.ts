@@ -107,7 +107,7 @@ export function tableStats(): LineFormat {
 
 /** The held line: a note with its sample, or nothing of interest when there is no whole sample. */
 function settledLine(begun: Begun | null): Settled {
-  const rest = { kernel: null, gap: null, reason: '', text: '' }
+  const rest = { kernel: null, gap: null, record: null, reason: '', text: '' }
   if (begun === null || (begun.rows.length === 0 && begun.form !== 'old')) return { ...rest, outcome: IGNORED, sample: null }
   const { sec, usec, count, rows } = begun
   const nothing = { netns: 0, netnsName: '', max: -1, buckets: -1, total: null }

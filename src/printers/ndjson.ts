@@ -141,6 +141,7 @@ function slotOf(text: string): number {
 /** Of a record's `extra`, as JSON. */
 const EXTRA_BYTES_MAX = 1024
 
+const LF = 10
 const NO_CONTEXT: RecordContext = { host: '', input: '', netns: 0, netnsName: '', ridPrefix: null }
 
 export class NdjsonPrinter {
@@ -312,6 +313,13 @@ export class NdjsonPrinter {
       bytes: present(reject.bytes),
       time_source: 'received',
     })
+  }
+
+  /** A record that is there already, without its LF. */
+  copy(bytes: Uint8Array, from: number, to: number): void {
+    out.set(bytes.subarray(from, to), pen.at)
+    pen.at += to - from
+    out[pen.at++] = LF
   }
 
   #object(time: Time, type: string, rid: string, rest: object, wholeRid?: string): void {

@@ -2,12 +2,12 @@
  * The pages that records are printed into: a ring in one constant buffer. A page is full when it holds PAGE_BYTES; it goes to the outputs as it lies, and is
  * printed into again when the last of them has released it. While none is free nothing is printed, and so nothing is read.
  */
+import { RECORD_BYTES_MAX } from '../event.js'
 
 /** A page is handed on at this size. 64 KiB is what a pipe holds. */
 const PAGE_BYTES = 1 << 16
-/** Room behind it for the record that fills it: the longest line (16 KiB) with every byte of it escaped to six, and the keys. */
-const HEADROOM = 1 << 17
-const STRIDE = PAGE_BYTES + HEADROOM
+/** Behind it there is room for the record that fills it. */
+const STRIDE = PAGE_BYTES + RECORD_BYTES_MAX
 const PAGES = 8
 const SLACK = 16
 

@@ -19,7 +19,7 @@ import { type FlowCounts, type Levels, sumOverCpus } from '../detectors/levels.j
 import type { TableFull } from '../detectors/table-full.js'
 import type { FlowTracker } from '../detectors/flows/tracker.js'
 import type { NdjsonPrinter, RecordContext } from '../printers/ndjson.js'
-import type { Input, KernelFacts } from '../stage.js'
+import type { Input, KernelFacts, OwnRecord } from '../stage.js'
 import type { Tally } from '../tally.js'
 import type { Channels } from './channel.js'
 
@@ -206,6 +206,18 @@ export class Records {
     this.printer.use(this.#parts.own)
     this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, rid, true))
     if (this.#source !== null) this.printer.use(this.#source.context)
+  }
+
+  /**
+   * A record that is read back is passed on, and nothing is made of it a second time: what it brought about is in the archive too, if it was wanted. What it tells of a
+   * table goes to the detectors where inputs end, for the sake of what the others bring; to a run of now it is of another time.
+   */
+  passOn(record: OwnRecord, kernel: KernelEvent | null, sample: TableSample | null, source: Origin): void {
+    if (record.sec >= this.clockSec) this.#advance(record, source)
+    this.channels.print((route) => route.wantsPrinted(record.type, record, () => record.keys), () => this.printer.copy(record.bytes, record.from, record.to))
+    if (source.input.isLive) return
+    if (kernel !== null) this.#parts.tableFull.knowFull(kernel.netns, kernel.sec)
+    if (sample !== null) this.#parts.tableFull.sample(this.#parts.levels.sample(sample, undefined, source.input.name), true)
   }
 
   reject(reject: Reject, source: Origin): void {

@@ -11,7 +11,7 @@ import { expectation, readExpectation } from '../formats/expectation.js'
 import { CR, scratchUsed, skipBlanks, useScratchAfresh } from '../formats/scan.js'
 import type { FlowCounts } from '../detectors/levels.js'
 import type { RecordContext } from '../printers/ndjson.js'
-import { EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, REJECTED_LINE } from '../stage.js'
+import { EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, RECORD, REJECTED_LINE } from '../stage.js'
 import type { Origin, Records } from './records.js'
 
 const LF = 10
@@ -239,8 +239,8 @@ export class Source implements Origin {
       this.#lineAt = mended
       if (mended !== at) continue
       const { outcome, behind } = this.#otherLine(at, frame.end, next)
-      const { expect, kernel, gap, sample } = this.lines
-      const time = outcome === FLOW ? this.#event : outcome === EXPECT ? expect : outcome === KERNEL ? kernel : outcome === NOTE ? (gap ?? sample) : null
+      const { expect, kernel, gap, sample, record } = this.lines
+      const time = outcome === FLOW ? this.#event : outcome === EXPECT ? expect : outcome === KERNEL ? kernel : outcome === NOTE ? (gap ?? sample) : outcome === RECORD ? record : null
       if (time === null) this.#handle(outcome, at, behind)
       else this.#wait(outcome, time, at, behind)
       this.#lineAt = behind
@@ -256,7 +256,8 @@ export class Source implements Origin {
   #wait(outcome: Outcome, at: Time, lineAt: number, behind: number): void {
     const bytes = page.slice(lineAt, behind)
     const scratch = page.slice(SCRATCH_AT, SCRATCH_AT + scratchUsed())
-    const { expect, kernel, gap, sample, dumpEnd, diagnostic } = this.lines
+    const { expect, kernel, gap, sample, record, dumpEnd, diagnostic } = this.lines
+    const { from = 0, to = 0 } = record ?? {}
     const offset = this.#frame.offset + lineAt - this.#frame.at
     const { isDump } = this
     const isOnly = this.#waiting.length === 0
@@ -269,7 +270,8 @@ export class Source implements Origin {
         page.set(bytes, lineAt)
         page.set(scratch, SCRATCH_AT)
         if (outcome === FLOW && !isOnly) parseText(lineAt, behind, this.#event, this.lines)
-        Object.assign(this.lines, { expect, kernel, gap, sample, dumpEnd, diagnostic })
+        record?.read(page, from, to)
+        Object.assign(this.lines, { expect, kernel, gap, sample, record, dumpEnd, diagnostic })
         this.isDump = isDump
         // its id is made of the offset that it had
         this.#lineAt = offset - this.#frame.offset + this.#frame.at
@@ -428,6 +430,10 @@ export class Source implements Origin {
         if (context.gap !== null) this.#records.gap(context.gap, this, 'g')
         if (context.sample !== null) this.#records.sample(context.sample, this)
         break
+      case RECORD:
+        tally.own(context.record!.type, context.record!.keys)
+        this.#records.passOn(context.record!, context.kernel, context.sample, this)
+        break
       case IGNORED:
         tally.ignored++
         break
@@ -455,14 +461,16 @@ export class Source implements Origin {
     const heldFrom = this.#heldFrom
     this.#heldFrom = -1
     for (const [i, line] of lines.entries()) {
-      const time = line.outcome === KERNEL ? line.kernel : line.outcome === NOTE ? (line.gap ?? line.sample) : null
-      if (line.outcome === KERNEL) tally.kernel++
+      const time = line.outcome === KERNEL ? line.kernel : line.outcome === NOTE ? (line.gap ?? line.sample) : line.record
+      if (line.record !== null) tally.own(line.record.type, line.record.keys)
+      else if (line.outcome === KERNEL) tally.kernel++
       else if (line.outcome === NOTE) tally.notes++
       if (time !== null) {
         const handOn = (): void => {
           this.#settling = i
           this.#settlingFrom = heldFrom
-          if (line.outcome === KERNEL) this.#records.kernel(line.kernel!, this)
+          if (line.record !== null) this.#records.passOn(line.record, line.kernel, line.sample, this)
+          else if (line.outcome === KERNEL) this.#records.kernel(line.kernel!, this)
           else if (line.gap !== null) this.#records.gap(line.gap, this, 'g')
           else this.#records.sample(line.sample!, this)
           this.#settling = -1
@@ -564,6 +572,7 @@ function clear(context: LineContext): void {
   context.gap = null
   context.kernel = null
   context.sample = null
+  context.record = null
   context.diagnostic = ''
   context.dumpEnd = false
 }

@@ -1,19 +1,20 @@
 /** Lines that wait for others before it is known what they are: each comes out once, the first as what the record became, the others as understood. */
 import type { Gap, KernelEvent, TableSample } from '../../event.js'
-import { IGNORED, KERNEL, type LineContext, NOTE, type Outcome, REJECTED_LINE, type Settled } from '../../stage.js'
+import { IGNORED, KERNEL, type LineContext, NOTE, type Outcome, type OwnRecord, type RECORD, REJECTED_LINE, type Settled } from '../../stage.js'
 
 /** Of a rejected line so much is shown. */
 const SHOWN_CHARACTERS = 1024
 
 /** What a record became. */
 export interface Finding {
-  readonly outcome: typeof KERNEL | typeof NOTE | typeof IGNORED
+  readonly outcome: typeof KERNEL | typeof NOTE | typeof RECORD | typeof IGNORED
   readonly kernel: KernelEvent | null
   readonly gap: Gap | null
   readonly sample: TableSample | null
+  readonly record: OwnRecord | null
 }
 
-export const NOTHING: Finding = { outcome: IGNORED, kernel: null, gap: null, sample: null }
+export const NOTHING: Finding = { outcome: IGNORED, kernel: null, gap: null, sample: null, record: null }
 
 const UNDERSTOOD: Settled = { ...NOTHING, reason: '', text: '' }
 
@@ -22,6 +23,7 @@ export function give(found: Finding, context: LineContext): Outcome {
   context.kernel = found.kernel
   context.gap = found.gap
   context.sample = found.sample
+  context.record = found.record
   return found.outcome
 }
 

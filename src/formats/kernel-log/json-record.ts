@@ -1,19 +1,7 @@
-/** What a JSON object is to us: an entry of the journal, a record of `dmesg --json`, one of our own records, or nothing. */
-import {
-  type Counters,
-  type Gap,
-  counterNames,
-  gapCauses,
-  type KernelEvent,
-  kernelKinds,
-  type Packet,
-  type RecordTime,
-  type TableSample,
-  type Time,
-  timeSourceNames,
-} from '../../event.js'
-import { KERNEL, type LineContext, NOTE } from '../../stage.js'
-import { bootTime, fraction, receivedTime } from './clock.js'
+/** What a JSON object is to us: an entry of the journal, a record of `dmesg --json`, or nothing; and what one of our own records tells the detectors. */
+import { type Counters, counterNames, type KernelEvent, type RecordTime, recordTypes, type TableSample } from '../../event.js'
+import { KERNEL, type LineContext, NOTE, type OwnRecord, RECORD } from '../../stage.js'
+import { bootTime, receivedTime } from './clock.js'
 import { type Finding, NOTHING } from './held.js'
 import { journalEntry, journalFieldNames } from './journal-entry.js'
 import { kernelMessage, lossNotice } from './message.js'
@@ -27,7 +15,6 @@ export function findInJson(value: unknown, context: LineContext): Finding {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return NOTHING
   const keys = value as Keys
   if ('_TRANSPORT' in keys || '__CURSOR' in keys || '__REALTIME_TIMESTAMP' in keys) return journalEntry(journalFields(keys), context)
-  if (keys['v'] === 1 && typeof keys['type'] === 'string') return ownRecord(keys)
   if (Array.isArray(keys['dmesg'])) return compactDmesg(keys['dmesg'], context)
   return dmesgRecord(keys, context)
 }
@@ -74,26 +61,20 @@ function compactDmesg(records: readonly unknown[], context: LineContext): Findin
   return NOTHING
 }
 
-/** Our own: samples, gaps and kernel records are events again; what the program concluded from them it concludes anew. */
-function ownRecord(keys: Keys): Finding {
-  const moment = time(keys['time'])
-  if (moment === null) return NOTHING
-  const source = timeSourceNames.indexOf((keys['time_source'] ?? '') as (typeof timeSourceNames)[number])
-  const at: RecordTime = { ...moment, timeSource: Math.max(source, 0) }
-  switch (keys['type']) {
-    case 'table':
-      return { ...NOTHING, outcome: NOTE, sample: tableSample(keys, at) }
-    case 'gap': {
-      const gap = ownGap(keys, at)
-      return gap === null ? NOTHING : { ...NOTHING, outcome: NOTE, gap }
-    }
-    case 'kernel': {
-      const kernel = ownKernel(keys, at)
-      return kernel === null ? NOTHING : { ...NOTHING, outcome: KERNEL, kernel }
-    }
-    default:
-      return NOTHING
-  }
+/** Begins like a record of ours; whether it is one says the reading of it. */
+export function isOurs(value: unknown): boolean {
+  const { v, type, time } = (value ?? {}) as Keys
+  return v === 1 && typeof time === 'string' && recordTypes.some((name) => name === type)
+}
+
+/** A record of ours is passed on as it is. That a table was full, and how it stood, the detectors are told: it may explain what other inputs show. */
+export function ownRecord(record: OwnRecord): Finding {
+  const { keys } = record
+  const found = { ...NOTHING, outcome: RECORD, record } as const
+  const isFull = record.type === 'kernel' && keys['kind'] === 'table_full'
+  if (record.type !== 'table' && !isFull) return found
+  const at: RecordTime = { sec: record.sec, usec: record.usec, timeSource: record.timeSource }
+  return isFull ? { ...found, kernel: fullLine(keys, at) } : { ...found, sample: tableSample(keys, at) }
 }
 
 function tableSample(keys: Keys, at: RecordTime): TableSample {
@@ -114,54 +95,9 @@ function counters(keys: Keys): Counters {
   return Object.fromEntries(counterNames.filter((name) => number(keys[name], -1) >= 0).map((name) => [name, keys[name]]))
 }
 
-/** null for a cause that a later version has added. */
-function ownGap(keys: Keys, at: RecordTime): Gap | null {
-  const cause = gapCauses.find((name) => name === keys['cause'])
-  if (cause === undefined) return null
-  const { from, to } = keys
-  return {
-    ...at,
-    cause,
-    count: number(keys['count'], -1),
-    atLeast: number(keys['at_least'], -1),
-    from: time(from),
-    to: time(to),
-    ...(typeof keys['output'] === 'string' ? { output: keys['output'] } : {}),
-    ...(typeof keys['reason'] === 'string' ? { reason: keys['reason'] } : {}),
-  }
-}
-
-/** null for a kind that a later version has added. */
-function ownKernel(keys: Keys, at: RecordTime): KernelEvent | null {
-  const kind = kernelKinds.find((name) => name === keys['kind'])
-  const monotonic = keys['monotonic']
-  const packet = keys['packet']
-  if (kind === undefined || typeof keys['message'] !== 'string') return null
-  return {
-    ...at,
-    kind,
-    netns: number(keys['netns'], 0),
-    priority: number(keys['priority'], -1),
-    facility: number(keys['facility'], -1),
-    seq: number(keys['seq'], -1),
-    monotonic: typeof monotonic === 'number' && monotonic >= 0 ? Math.round(monotonic * 1e6) : -1,
-    message: keys['message'],
-    repeat: number(keys['repeat'], 0),
-    count: number(keys['count'], -1),
-    buckets: number(keys['buckets'], -1),
-    max: number(keys['max'], -1),
-    packet: typeof packet === 'object' && packet !== null ? (packet as Packet) : null,
-    position: '',
-    trusted: true,
-  }
-}
-
-const RFC3339 = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z$/
-
-function time(value: unknown): Time | null {
-  const found = typeof value === 'string' ? RFC3339.exec(value) : null
-  const sec = found === null ? NaN : Date.parse(`${found[1]}Z`) / 1000
-  return found === null || Number.isNaN(sec) ? null : { sec, usec: fraction(found[2]) }
+function fullLine(keys: Keys, at: RecordTime): KernelEvent {
+  const absent = { priority: -1, facility: -1, seq: -1, monotonic: -1, repeat: 0, count: -1, buckets: -1, max: -1, packet: null, position: '' }
+  return { ...at, ...absent, kind: 'table_full', netns: number(keys['netns'], 0), message: text(keys['message']), trusted: true }
 }
 
 /** A whole number from 0; `absent` for everything else. */
