@@ -67,9 +67,9 @@ export interface LineNumbers {
 export interface FlowNumbers {
   readonly live: number
   readonly limit: number
-  /** given up at the limit */
+  /** known from rows alone, whose timeout ran out or that a later dump did not show */
   readonly forgotten: number
-  /** ended unseen: their tuple lives on in another flow */
+  /** given up: too many flows, or too many lives of one tuple */
   readonly displaced: number
 }
 
@@ -86,7 +86,7 @@ export interface InputNumbers {
   readonly bytes: number
   /** how far what was last worked through is behind now; -1 also while it is idle */
   readonly lagSeconds: number
-  /** files: bytes that are there and not read */
+  /** files: bytes that are there and not read; -1 of what cannot tell */
   readonly unreadBytes: number
   /** children and listeners that were started again */
   readonly restarts: number
@@ -280,8 +280,8 @@ function ofLines({ lines, flows }: MetricsSnapshot): string[] {
     counter('conntrail_gaps_total', 'Gap records that were made: losses that are known.', [[lines.gaps]]),
     gauge('conntrail_flows_live', 'Flows that are tracked now.', [[flows.live]]),
     gauge('conntrail_flows_limit', 'Flows that are tracked at most.', [[flows.limit]]),
-    counter('conntrail_flows_forgotten_total', 'Flows that were given up because there were too many.', [[flows.forgotten]]),
-    counter('conntrail_flows_displaced_total', 'Flows whose end was not seen before their tuple came again.', [[flows.displaced]]),
+    counter('conntrail_flows_forgotten_total', 'Flows known from rows of the table alone that were let go of: their timeout ran out, or a later dump did not show them.', [[flows.forgotten]]),
+    counter('conntrail_flows_displaced_total', 'Flows that were given up while they lived: there were too many (conntrail_flows_limit), or too many lives of one tuple. Each is in a gap record.', [[flows.displaced]]),
   ]
 }
 
@@ -294,8 +294,8 @@ function ofInputs({ inputs }: MetricsSnapshot): string[] {
     counter('conntrail_input_received_bytes_total', 'Bytes that the input has brought.', each(({ bytes }) => bytes)),
     counter('conntrail_input_restarts_total', 'Times that what feeds the input was started again.', each(({ restarts }) => restarts)),
     counter('conntrail_input_lost_total', 'Lines, events or records that are known to be lost, by the cause of the gap record; at_least: there may be more.', lost),
-    gauge('conntrail_input_lag_seconds', 'How far what was last read is behind now; absent while the input is idle.', each(({ lagSeconds }) => lagSeconds)),
-    gauge('conntrail_input_unread_bytes', 'Bytes that are there to be read.', each(({ unreadBytes }) => unreadBytes)),
+    gauge('conntrail_input_lag_seconds', 'How old the last record of the input was when it was read; absent where nothing read so far has a time of its own.', each(({ lagSeconds }) => lagSeconds)),
+    gauge('conntrail_input_unread_bytes', 'Bytes that the files of the input have and that are not read yet, as of the last look at them; absent for inputs that are no files.', each(({ unreadBytes }) => unreadBytes)),
   ]
 }
 

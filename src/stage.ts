@@ -158,6 +158,8 @@ export interface Input {
   /** microseconds since the epoch for lines without a time */
   receivedMicroseconds(): number
   boot(): BootTime | null
+  /** bytes that are there and not given yet, where that is known */
+  readonly unreadBytes?: number
   /** The counters of a namespace at this very moment, for an input that samples them; null where it does not watch it, or cannot read it at once. */
   look?(netns: number): TableSample | null
   /** How far it is read, as plain data for a checkpoint; null where it cannot go on later. Called between batches; `offset` is of the first byte not worked through. */
@@ -254,7 +256,36 @@ export interface Output {
   shed?(count: number, from: Time | null, to: Time | null): void
   /** Grows whenever a write that takes long has got on a little or was tried again: a watchdog's sign of life. */
   readonly attempts?: number
+  /** Of an output with a spool, which takes records long before it has written them. */
+  status?(): DeliveryStatus
   close(): Promise<void>
+}
+
+/** What became of the records of an output with a spool, each counted once. */
+export interface DeliveryStatus {
+  /** left by an earlier run; dead letters to be sent again; and of these and of what was written those that have come in, be it into the spool, be it lost at once or not for this output */
+  readonly found: number
+  readonly replayed: number
+  readonly taken: number
+  /** in the file or the pipe; acknowledged by the receiver */
+  readonly sent: number
+  /** turned down by the receiver for good, and kept among the dead letters */
+  readonly refused: number
+  /** not for this output after all */
+  readonly filtered: number
+  /** lost, by reason */
+  readonly lostBy: Readonly<Record<string, number>>
+  readonly queueRecords: number
+  readonly queueBytes: number
+  readonly isWritable: boolean
+  /** seconds; null when nothing waits */
+  readonly oldestUnacked: number | null
+  /** attempts that failed; the last of them, '' none */
+  readonly failed: number
+  readonly lastError: string
+  /** of a receiver alone: whether it is tried; when its certificate ends, milliseconds since the epoch, null where that is not known */
+  readonly circuit?: 'closed' | 'open' | 'half-open'
+  readonly certificateExpires?: number | null
 }
 
 /** One record that waits for its receiver. */

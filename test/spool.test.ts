@@ -803,8 +803,13 @@ describe('an output behind a spool', () => {
       for (let n = 0; n < 2000; n += 50) expect(await behind.write(lines(n, n + 50))).toBe(true)
       await behind.sync!()
       expect(taken).toEqual([])
+      // what it has taken is not written yet, and what was dropped never will be
+      const before = behind.status!()
+      expect(before).toMatchObject({ sent: 0, refused: 0, taken: 2000, queueRecords: spool.length })
+      expect(before.lostBy['spool_full']).toBe(2000 - spool.length)
       openUp()
       await until(() => spool.length === 0)
+      expect(behind.status!()).toMatchObject({ sent: taken.length, queueRecords: 0, oldestUnacked: null })
       await behind.write(lines(2000, 2010))
       await until(() => taken.at(-1) === 2009)
       spool.reportLosses()

@@ -145,6 +145,7 @@ test('records and lines are accounted for at every moment, by part and by name',
     people: { type: 'webhook', url: receiver.url().replace('/in', '/people'), body: 'slack', when: { type: ['alert', 'kernel'] }, ...hasty },
     sheds: { type: 'webhook', url: slow.url(), when: { type: ['flow', 'kernel'] }, spool: SMALL, ...hasty },
     drops: { type: 'webhook', url: slow.url(), when: { type: 'flow' }, spool: SMALL, when_full: 'drop_oldest', ...hasty },
+    behind: { type: 'file', path: scratch('behind.ndjson'), when_full: 'drop_oldest', spool: SMALL },
   }
   const inputs = {
     pair: { type: 'file', path: scratch('logs/*.log'), from: 'start', poll: '10ms', rescan: '100ms', rotate_wait: '50ms' },
@@ -191,7 +192,7 @@ test('records and lines are accounted for at every moment, by part and by name',
   }
   feed(0)
   await read('every line')
-  await looks.until('rest', life, ({ hook, people }) => hook!.sums.held === 0 && people!.sums.held === 0)
+  await looks.until('rest', life, ({ hook, people, behind }) => hook!.sums.held === 0 && people!.sums.held === 0 && behind!.sums.held === 0)
   const { outputs: last } = await looks.look()
 
   // what it says beside what is there
@@ -199,6 +200,7 @@ test('records and lines are accounted for at every moment, by part and by name',
   expect(last['all']!.sums).toMatchObject({ read: all.length, written: all.length, filtered: 0, held: 0 })
   expect(last['two']!.sums.written).toBe(linesIn(scratch('two.ndjson')).length)
   expect(last['two']!.sums.read).toBe(all.length)
+  expect(last['behind']!.sums).toMatchObject({ read: all.length, written: linesIn(scratch('behind.ndjson')).length, filtered: 0 })
   expect(last['late']!.sums.written).toBe(linesIn(scratch('late.ndjson')).length)
   expect(last['late']!.sums.read).toBeLessThan(all.length)
   const letters = readdirSync(`${state}/outputs/hook/dead-letters`).filter((name) => name.startsWith('letters.')).flatMap((name) => linesIn(`${state}/outputs/hook/dead-letters/${name}`))

@@ -93,11 +93,15 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
   const done = async (status: number): Promise<number> => {
     const { lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps } = tally
     const counted = { live: tracker.table.size, forgotten: tracker.forgotten, displaced: tracker.displaced }
-    const written = channels?.written ?? {}
+    const fates = [...(channels?.fates ?? [])]
+    const written = Object.fromEntries(fates.map(([name, fate]) => [name, fate.written]))
+    const spooled = (count: 'refused' | 'lost' | 'waiting'): Record<string, number> => Object.fromEntries(fates.flatMap(([name, fate]) => (fate.spooled === null ? [] : [[name, fate.spooled[count]]])))
+    const hasSpools = fates.some(([, fate]) => fate.spooled !== null)
     await log.done({
       ...{ lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps },
       written: Object.values(written).reduce((sum, n) => sum + n, 0),
       outputs: written,
+      ...(hasSpools ? { refused: spooled('refused'), lost: spooled('lost'), spool: spooled('waiting') } : {}),
       tracker: counted,
     })
     if (plan.summary) terminal.printError(summary(tally, counted))

@@ -7,9 +7,8 @@ import type { ConfigNumbers, EpisodeNumbers, InputNumbers, MetricsSnapshot, Outp
 import type { Channels } from '../run/channel.js'
 import type { Records } from '../run/records.js'
 import type { Run } from '../run/run.js'
-import type { Feed, Output } from '../stage.js'
+import type { Feed } from '../stage.js'
 import type { Tally } from '../tally.js'
-import type { Webhook } from '../outputs/webhook.js'
 import type { Plan } from './plan.js'
 
 export interface StandingParts {
@@ -77,7 +76,7 @@ function inputNumbers({ run, records, plan }: StandingParts, name: string, type:
     lines: sources.reduce((sum, { linesSoFar }) => sum + linesSoFar, finished?.lines ?? 0),
     bytes: sources.reduce((sum, source) => sum + source.bytes, finished?.bytes ?? 0),
     lagSeconds: Math.max(-1, ...sources.map(({ lagSeconds }) => lagSeconds)),
-    unreadBytes: -1,
+    unreadBytes: sources.reduce((sum, { input: { unreadBytes = -1 } }) => (unreadBytes < 0 ? sum : Math.max(0, sum) + unreadBytes), -1),
     restarts: lost.find(({ cause }) => cause === 'input_restart')?.count ?? 0,
     lost,
   }
@@ -87,13 +86,14 @@ function outputNumbers({ channels, plan }: StandingParts): OutputNumbers[] {
   return channels.numbers.map(({ output, offered, wanted, filtered, written, bytes, failure }) => {
     const config = plan.outputs.find(({ name }) => name === output.name)
     const usual = { name: output.name, type: config?.type ?? '', bytes }
-    if (!isWebhook(output)) {
+    const status = output.status?.()
+    if (status === undefined) {
       return {
         ...{ ...usual, sums: { read: offered, written, filtered, rejected: 0, held: wanted - written, lost: 0 }, lostBy: {} },
         ...{ failures: failure === '' ? 0 : 1, lastFailure: failure, spool: null, circuit: null, oldestUnackedSeconds: 0, certificateExpiresAt: -1 },
       }
     }
-    const status = output.status()
+    const expires = status.certificateExpires ?? null
     return {
       ...usual,
       sums: {
@@ -109,15 +109,11 @@ function outputNumbers({ channels, plan }: StandingParts): OutputNumbers[] {
       failures: status.failed,
       lastFailure: status.lastError,
       spool: { bytes: status.queueBytes, limitBytes: config !== undefined && 'spool' in config ? config.spool : 0, isWritable: status.isWritable },
-      circuit: status.circuit === 'half-open' ? 'half_open' : status.circuit,
+      circuit: status.circuit === 'half-open' ? 'half_open' : (status.circuit ?? null),
       oldestUnackedSeconds: status.oldestUnacked ?? 0,
-      certificateExpiresAt: status.certificateExpires === null ? -1 : status.certificateExpires / 1000,
+      certificateExpiresAt: expires === null ? -1 : expires / 1000,
     }
   })
-}
-
-function isWebhook(output: Output): output is Webhook {
-  return 'status' in output
 }
 
 function tableNumbers(records: Records): TableNumbers[] {

@@ -22,11 +22,17 @@ export interface OutputCounts {
   readonly offered: number
   readonly filtered: number
   readonly wanted: number
-  /** taken by the output */
+  /** taken by the output, and in the end written where it has a spool */
   readonly written: number
   readonly bytes: number
   /** what it failed with for good, '' when it did not */
   readonly failure: string
+}
+
+/** Records of one output: written; of one with a spool also turned down for good by the receiver, lost, and those that still wait. */
+export interface Fate {
+  readonly written: number
+  readonly spooled: { readonly refused: number; readonly lost: number; readonly waiting: number } | null
 }
 
 /** Outputs that get the same records. */
@@ -40,8 +46,8 @@ export interface ChannelParts {
 
 export class Channels {
   #channels: readonly Channel[]
-  /** records written to outputs that are no longer there */
-  readonly #retired: Record<string, number> = {}
+  /** what became of the records of outputs that are no longer there */
+  readonly #retired = new Map<string, Fate>()
   readonly #onGone: () => void
   readonly #pages = new Pages()
   /** records that were there to be written, wanted or not */
@@ -70,7 +76,7 @@ export class Channels {
     for (const { queue, channel } of old) queue.leave(channel)
     this.#take(parts, new Map(old.map(({ queue }) => [queue.output, queue])))
     const outputs = new Set(parts.flatMap((each) => each.outputs))
-    for (const { queue } of old) if (!outputs.has(queue.output)) this.#retired[queue.output.name] = (this.#retired[queue.output.name] ?? 0) + queue.total
+    for (const { queue } of old) if (!outputs.has(queue.output)) this.#retired.set(queue.output.name, this.#fateOf(queue))
   }
 
   #take(parts: readonly ChannelParts[], kept: ReadonlyMap<Output, OutputQueue>): void {
@@ -166,10 +172,19 @@ export class Channels {
     return this.#channels.flatMap((channel) => channel.queues).find((queue) => queue.failure !== '')?.failure ?? ''
   }
 
-  /** Records written so far, by output. */
-  get written(): Readonly<Record<string, number>> {
-    const now = this.#channels.flatMap((channel) => channel.queues.map((queue) => [queue.output.name, queue.total + (this.#retired[queue.output.name] ?? 0)] as const))
-    return { ...this.#retired, ...Object.fromEntries(now) }
+  /** What became of the records so far, by output. */
+  get fates(): ReadonlyMap<string, Fate> {
+    return new Map([...this.#retired, ...this.#channels.flatMap(({ queues }) => queues.map((queue) => [queue.output.name, this.#fateOf(queue)] as const))])
+  }
+
+  /** With that of an output of the same name before it. */
+  #fateOf(queue: OutputQueue): Fate {
+    const before = this.#retired.get(queue.output.name)
+    const status = queue.output.status?.()
+    const written = queue.total + (before?.written ?? 0)
+    if (status === undefined) return { written, spooled: before?.spooled ?? null }
+    const lost = Object.values(status.lostBy).reduce((sum, count) => sum + count, 0)
+    return { written, spooled: { refused: status.refused + (before?.spooled?.refused ?? 0), lost: lost + (before?.spooled?.lost ?? 0), waiting: status.queueRecords } }
   }
 
   get numbers(): readonly OutputCounts[] {
@@ -361,8 +376,14 @@ class OutputQueue {
     })
   }
 
-  get total(): number {
+  /** taken by the output */
+  get taken(): number {
     return this.#before.written + this.written
+  }
+
+  /** ... and written, which is later where it has a spool */
+  get total(): number {
+    return this.output.status?.().sent ?? this.taken
   }
 
   countsIn({ printed, filtered }: Channel, offered: number): OutputCounts {

@@ -2,7 +2,7 @@
  * One input on its way through the loop: its lines whole, each given to the format that knows it, and what came out handed on in one synchronous go. A batch is
  * what one read returned. Where inputs are merged by time a source goes record by record instead, and holds the next one until it is the oldest.
  */
-import { type FlowEvent as Event, type Gap, type Time, DESTROY, FlowEvent, NEW, page, SCRATCH_AT, TIME_RECEIVED } from '../event.js'
+import { type FlowEvent as Event, type Gap, type RecordTime, type Time, DESTROY, FlowEvent, NEW, page, SCRATCH_AT, TIME_RECEIVED } from '../event.js'
 import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
@@ -78,6 +78,8 @@ export class Source implements Origin {
   /** offset of the first line that a format holds back; -1 none */
   #heldFrom = -1
   #lastEvents = [0, 0]
+  /** time of the last record that is no flow; 0 there was none with a time of its own */
+  #otherSec = 0
   /** the number of the record of a held line that is being handed on, beside the first line's offset; -1 none is */
   #settling = -1
   #settlingFrom = 0
@@ -105,10 +107,11 @@ export class Source implements Origin {
     return this.#lineNumber
   }
 
-  /** How old the last flow was when it was read, in seconds; -1 where lines have no time of their own, or there was none. */
+  /** How old the last record was when it was read, in seconds; -1 where lines have no time of their own, or there was none. */
   get lagSeconds(): number {
     const { sec, timeSource } = this.#event
-    return sec === 0 || timeSource === TIME_RECEIVED ? -1 : Math.max(0, this.lines.receivedSec - sec)
+    const last = timeSource === TIME_RECEIVED ? this.#otherSec : Math.max(sec, this.#otherSec)
+    return last === 0 ? -1 : Math.max(0, this.lines.receivedSec - last)
   }
 
   /** Byte offset of the first byte that is not worked through. */
@@ -408,6 +411,10 @@ export class Source implements Origin {
   }
 
   /** Counts what a line became, and hands it on. */
+  #hasTime({ sec, timeSource }: RecordTime): void {
+    if (timeSource !== TIME_RECEIVED) this.#otherSec = sec
+  }
+
   #handle(outcome: Outcome, at: number, behind: number): void {
     const { tally, tracker } = this.#records
     const context = this.lines
@@ -420,15 +427,20 @@ export class Source implements Origin {
       case EXPECT:
         tally.expects++
         this.#records.expect(context.expect!, this)
+        this.#hasTime(context.expect!)
         break
       case KERNEL:
         tally.kernel++
         this.#records.kernel(context.kernel!, this)
+        this.#hasTime(context.kernel!)
         break
       case NOTE:
         tally.notes++
         if (context.gap !== null) this.#records.gap(context.gap, this, 'g')
-        if (context.sample !== null) this.#records.sample(context.sample, this)
+        if (context.sample !== null) {
+          this.#records.sample(context.sample, this)
+          this.#hasTime(context.sample)
+        }
         break
       case RECORD:
         tally.own(context.record!.type, context.record!.keys)
@@ -500,7 +512,10 @@ export class Source implements Origin {
 
   #notice(notice: Notice): void {
     if (notice.gap !== undefined) this.#records.gap(notice.gap, this, 'g')
-    if (notice.sample !== undefined) this.#records.sample(notice.sample, this)
+    if (notice.sample !== undefined) {
+      this.#records.sample(notice.sample, this)
+      this.#hasTime(notice.sample)
+    }
     if (notice.dump === 'begins') this.#records.tracker.dumpBegins(this.input.netns)
     else if (notice.dump !== undefined) this.#records.tracker.dumpEnded(this.input.netns, notice.dump === 'ends')
     if (notice.longLine !== undefined) this.#longLine(notice.longLine)

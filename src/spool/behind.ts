@@ -3,7 +3,8 @@
  * the limit; what the policy sheds then is counted. The loop hands over to the spool, and from there the output is written to at its own pace.
  */
 import type { Time } from '../event.js'
-import type { Entry, Output, Queue } from '../stage.js'
+import { evenMilliseconds } from '../clock.js'
+import { type DeliveryStatus, type Entry, messageOf, type Output, type Queue } from '../stage.js'
 
 const RECORDS = 2000
 const BYTES = 1 << 18
@@ -27,6 +28,8 @@ class Behind implements Output {
   #isGone = false
   /** what the output failed with for good; what waits stays in the spool */
   #failure: Error | null = null
+  /** records that the output has */
+  #sent = 0
 
   constructor(inner: Output, queue: Queue, graceMs: number) {
     this.name = inner.name
@@ -50,6 +53,15 @@ class Behind implements Output {
 
   get attempts(): number {
     return this.#inner.attempts ?? 0
+  }
+
+  status(): DeliveryStatus {
+    const { found, taken, lostBy, length, bytes, isWritable, oldestAt } = this.#queue
+    return {
+      ...{ found, taken, lostBy, isWritable, replayed: 0, sent: this.#sent, refused: 0, filtered: 0, queueRecords: length, queueBytes: bytes },
+      oldestUnacked: oldestAt === null ? null : Math.max(0, evenMilliseconds() - oldestAt) / 1000,
+      ...{ failed: this.#failure === null ? 0 : 1, lastError: this.#failure === null ? '' : messageOf(this.#failure) },
+    }
   }
 
   reopen(): void {
@@ -90,6 +102,7 @@ class Behind implements Output {
           // the spool lets go of nothing that a crash of the machine could take
           await this.#inner.sync?.()
           this.#queue.ack(entries.at(-1)!.seq)
+          this.#sent += entries.length
         } else if (this.#isStopping) return
         else if (!this.#hasMore) await new Promise<void>((resolve) => (this.#wake = resolve))
       }

@@ -659,6 +659,11 @@ export class FileInput implements Input {
     return this.#end
   }
 
+  /** As of the last look at the file. */
+  get unreadBytes(): number {
+    return Math.max(0, this.#content.size - this.#end)
+  }
+
   next(): Promise<number> {
     this.close()
     this.notices = NO_NOTICES

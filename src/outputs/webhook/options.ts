@@ -1,5 +1,5 @@
 /** What a webhook is opened with: the configuration's words in the units of the program, and what the program hands in. */
-import type { DeadLetters, Queue } from '../../stage.js'
+import type { DeadLetters, DeliveryStatus, Queue } from '../../stage.js'
 import type { AddressBook } from './addresses.js'
 
 /** A text that shows itself only to who asks by name. */
@@ -73,35 +73,15 @@ export interface WebhookOptions {
 }
 
 /** For metrics and for people. Counts are since the start. */
-export interface WebhookStatus {
+export interface WebhookStatus extends DeliveryStatus {
   readonly name: string
   /** scheme, host and port: the rest of the URL may be a key */
   readonly endpoint: string
-  /**
-   * Records, each counted once: left by an earlier run; dead letters to be sent again; and of these and of what was written those that have come in, be it into the
-   * queue, be it lost at once or not for this body.
-   */
-  readonly found: number
-  readonly replayed: number
-  readonly taken: number
-  /** records that are lost, by reason */
-  readonly lostBy: Readonly<Record<string, number>>
-  /** records that the receiver has acknowledged; requests that it has; attempts that failed; records put into the dead letters */
-  readonly sent: number
+  /** requests that the receiver has acknowledged */
   readonly requests: number
-  readonly failed: number
-  readonly refused: number
-  /** records that this body does not carry, notices that `notify: changes` leaves out, and old episodes */
-  readonly filtered: number
-  readonly queueRecords: number
-  readonly queueBytes: number
-  readonly isWritable: boolean
-  /** seconds; null when nothing waits */
-  readonly oldestUnacked: number | null
   readonly circuit: 'closed' | 'open' | 'half-open'
   /** why nothing is sent until someone mends it; '' when it is */
   readonly paused: string
-  readonly lastError: string
   /** milliseconds since the epoch; null: none yet */
   readonly lastSuccess: number | null
   readonly nextAttempt: number | null
