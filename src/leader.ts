@@ -10,19 +10,20 @@ const SHARE_TOLD = 0.1
 const KNOWN_TOLD = 10
 const BY = ['src', 'service', 'dst'] as const
 
-export function leaderOf(top: readonly Holder[]): Holder | null {
-  const leaders = BY.map((by) => top.find((holder) => holder.by === by)).filter((holder) => holder !== undefined)
+export function leaderOf(top: readonly Holder[], kinds: readonly string[] = BY): Holder | null {
+  const leaders = kinds.map((by) => top.find((holder) => holder.by === by)).filter((holder) => holder !== undefined)
   return leaders.find(({ share, known = KNOWN_TOLD }) => share >= SHARE_TOLD && known >= KNOWN_TOLD) ?? null
 }
 
 /** `98 %`, or `98 of 120 known entries`. */
 export function partText({ entries, share, known }: Holder): string {
-  return known === undefined ? `${percent(share)} %` : `${number(entries)} of ${number(known)} known entries`
+  return known === undefined ? percent(share) : `${number(entries)} of ${number(known)} known entries`
 }
 
-/** Only all is 100 %. */
-function percent(share: number): number {
-  return share < 1 ? Math.min(99, Math.round(share * 100)) : 100
+/** Only all is 100 %, and only nothing is 0 %. */
+function percent(share: number): string {
+  const rounded = share < 1 ? Math.min(99, Math.round(share * 100)) : 100
+  return rounded === 0 && share > 0 ? 'under 1 %' : `${rounded} %`
 }
 
 export const number = (value: number): string => String(value).replace(/\B(?=(\d{3})+$)/g, ',')

@@ -170,6 +170,7 @@ describe('words for people', () => {
       ].join('\n'),
     )
     expect(topText(value(alert('e1', 1, { top: [holder('src', 'fd00::1', { entries: 1, share: 1, known: 1, unreplied: 1, new: undefined })] })))).toBe('from fd00::1 1 entry (of 1 known, 1 unreplied)')
+    expect(topText(value(alert('e1', 1, { top: [holder('dst', '10.10.2.2', { entries: 1, share: 0.0025, unreplied: 0, new: 0 })] })))).toBe('to 10.10.2.2 1 entry (under 1 %)')
     for (const top of [undefined, [], 'all', [null, 7, { by: 'src' }]]) expect(topText(value(alert('e1', 1, { top })))).toBe('')
   })
 
@@ -177,7 +178,7 @@ describe('words for people', () => {
     [
       'a sender',
       { netns_name: 'blue' },
-      'When the table was fullest (10:14:49 UTC) 10.10.1.2 held 98 %: 388 of 392 entries unreplied, 30 opened since the episode began. Most flows of the table went to 10.10.2.2:53/udp. Look at its entries: ip netns exec blue conntrack -L -s 10.10.1.2.',
+      'When the table was fullest (10:14:49 UTC) 10.10.1.2 held 98 %: 388 of 392 entries unreplied, 30 opened since the episode began. Where most went: 10.10.2.2, with 100 %. Look at its entries: ip netns exec blue conntrack -L -s 10.10.1.2.',
     ],
     ['a sender by IPv6', { top: [holder('src', 'fd00::1', { new: undefined, unreplied: 0, share: 0.996 })] }, 'When the table was fullest (10:14:49 UTC) fd00::1 held 99 %. Look at its entries: conntrack -L -f ipv6 -s fd00::1.'],
     [

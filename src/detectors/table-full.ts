@@ -638,7 +638,7 @@ export class TableFull implements FullTable {
   /** Between samples: what is known now came since the last of them, and the kernel counts it too. */
   #lookBetween(episode: Episode, isFresh = false): void {
     const watch = this.#watchOf(episode)
-    const isLevel = watch !== null && watch.count >= 0 && isWatched(watch, this.#now, this.#patience)
+    const isLevel = watch !== null && watch.count >= 0 && this.#now <= levelUntil(watch)
     const known = this.#options.holders?.known(episode.netns) ?? 0
     this.#look(episode, isLevel ? Math.max(watch.count, Math.min(known, watch.max)) : -1, isFresh)
   }

@@ -147,7 +147,10 @@ test.runIf(isPossible)('floods that fill the table: what was dropped, by whom, a
         expect(flooder['entries']).toBeGreaterThanOrEqual(isLong ? HELD : LIMIT * 0.85 - HELD)
         expect(flooder['entries']).toBeLessThanOrEqual(LIMIT + cpus().length - HELD)
         expect(holder).toMatchObject({ value: A.client, entries: HELD })
-        expect(flooder['share']).toBeCloseTo(flooder['entries'] / (flooder['entries'] + HELD), 3)
+        // of the kernel's count, which the first notice may be a few events behind of
+        const count = flooder['entries'] / flooder['share']
+        expect(count).toBeGreaterThan(flooder['entries'] + HELD - 1)
+        expect(count).toBeLessThan(LIMIT + cpus().length + 1)
       }
 
       const { evicted = 0, ...others } = ends(watching)

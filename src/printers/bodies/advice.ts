@@ -44,8 +44,8 @@ function whoText(record: RecordValue): string {
   const { by, value, entries, unreplied, new: opened } = leader
   const details = [unreplied > 0 ? `${number(unreplied)} of ${number(entries)} entries unreplied` : '', (opened ?? 0) > 0 ? `${number(opened!)} opened since the episode began` : '']
   const counted = details.filter((text) => text !== '').join(', ')
-  const others = top.filter((holder) => holder.by === 'service' && holder !== leader)
-  const most = by === 'src' && others[0] !== undefined ? ` Most flows of the table went to ${others[0].value}.` : ''
+  const aim = by === 'src' ? leaderOf(top, ['service', 'dst']) : null
+  const most = aim === null ? '' : ` Where most went: ${aim.value}, with ${partText(aim)}.`
   const who = by === 'src' ? value : `what goes to ${value}`
   return `${when} ${who} held ${partText(leader)}${counted === '' ? '' : `: ${counted}`}.${most} Look at its entries: ${tool} ${filter(leader)}.`
 }
