@@ -11,7 +11,7 @@ const root = fileURLToPath(new URL('../src/', import.meta.url))
 
 /** A folder's files look within their own folder; single files of floors 1 and 2 only below. */
 const floors: readonly (readonly [RegExp, number])[] = [
-  [/^(event|stage|clock|kernel|kernel-messages|tally|address|nearest|leader|conditions|tool-release)\.ts$/, 0],
+  [/^(event|stage|clock|kernel|kernel-messages|tally|address|nearest|flood|leader|conditions|tool-release)\.ts$/, 0],
   [/^(frame|route|unit|metrics|record-schema)\.ts$/, 1],
   [/^(formats|detectors|printers)\//, 1],
   [/^doctor\/(host|facts)\.ts$/, 2],
