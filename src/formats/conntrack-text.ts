@@ -123,12 +123,16 @@ function readAgain(at: number, end: number, event: FlowEvent, context: LineConte
   }
   if ((!hasTab && from === at) || to - from > RECORD_LINE_BYTES_MAX) return said
   const stood = bytes.slice(from, to)
-  for (let p = from; p < to; p++) if (bytes[p] === TAB) bytes[p] = SPACE
+  const plain = latin1(from, to).replace(TAB_OR_NAMES, (whole, names?: string) => names ?? whole.replace('\t', ' '))
+  for (let i = 0; i < plain.length; i++) bytes[from + i] = plain.charCodeAt(i)
   const read = readRow(from, end, event, context)
   const done = read > 0 ? Math.min(read, to) : from
   bytes.set(stood.subarray(done - from), done)
   return read === NOT_OURS ? said : read
 }
+
+/** Names may hold TABs of their own. */
+const TAB_OR_NAMES = /\t|(labels=[^\n]*?(?=[ \t]\[USERSPACE\]|\n|$)|progname=[^\n]*)/g
 
 /** A stamp, a tag, or the first letter of a protocol's name. */
 function mayBeRow(at: number): boolean {
