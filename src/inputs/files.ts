@@ -10,7 +10,7 @@ import { CHUNK_BYTES_MAX } from '../event.js'
 import { nearest } from '../nearest.js'
 import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
 import { bootOfPath } from './boot.js'
-import { CompressedInput, decompressorOf, isCompressed } from './files/compressed.js'
+import { CompressedInput, decompressorOf, isCompressed, unpackingOf } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
 import { Buffers, type Content, FollowedFile, type FileTail, gapOf, type Shared } from './files/follow.js'
 import { changedAt, type Discovery, discover, fixedFolder, folderOf, type Found, type Listing, listing, matcherOf, nameOf, type Pattern, patternOf } from './files/glob.js'
@@ -769,7 +769,7 @@ class FilesFeed implements Feed, Shared {
   /** What was rotated and compressed before the first start. */
   async #addHistory({ files }: Discovery): Promise<void> {
     const { history, from, once, saved } = this.#options
-    if (!history || saved !== null || (from === 'end' && !once)) {
+    if (!once && (!history || saved !== null || from === 'end')) {
       const literal = new Set(this.#patterns.filter((pattern) => pattern.isLiteral).map((pattern) => fromText(pattern.text)))
       for (const { path } of files) if (isCompressed(path) && literal.has(path)) this.diagnose(`${shown(path)} is compressed and is not read: history is not asked for`)
       return
@@ -779,7 +779,7 @@ class FilesFeed implements Feed, Shared {
 
   #decompress(one: Found, id: string, offset: number): void {
     if (decompressorOf(one.path) === null) {
-      this.diagnose(`${shown(one.path)} is not read: gzip is understood, and zstd by Node from 22.15; decompress it first`)
+      this.diagnose(`${shown(one.path)} is not read: ${unpackingOf(one.path)}`)
       return
     }
     const { name, once, boot } = this

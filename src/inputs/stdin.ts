@@ -11,6 +11,7 @@ import { CHUNK_BYTES_MAX, TIME_BOOT } from '../event.js'
 import { type BootTime, type Feed, type Input, InputError, messageOf } from '../stage.js'
 import { nowMicroseconds } from '../clock.js'
 import { bootOfFile } from './boot.js'
+import { DecompressedInput } from './decompressed.js'
 import { positionOf } from './descriptor.js'
 
 const FILE_CHUNK_BYTES = CHUNK_BYTES_MAX
@@ -39,7 +40,7 @@ export function stdinFeed(options: StdinOptions): Feed {
     name: '-',
     open: async (add) => {
       try {
-        input = openStdin(options)
+        input = new DecompressedInput(openStdin(options))
       } catch (error) {
         throw new InputError('broken', `standard input cannot be read: ${messageOf(error)}`)
       }

@@ -24,6 +24,22 @@ export function decompressorOf(path: string): (NodeJS.ReadWriteStream & Readable
   return path.endsWith('.zst') && createZstdDecompress !== undefined ? createZstdDecompress({ chunkSize: CHUNK_BYTES }) : null
 }
 
+const tools: Readonly<Record<string, readonly [name: string, tool: string]>> = {
+  xz: ['xz', 'xzcat'],
+  lzma: ['xz (lzma)', 'xzcat'],
+  bz2: ['bzip2', 'bzcat'],
+  zst: ['zstd', 'zstdcat'],
+  lz4: ['lz4', 'lz4cat'],
+  zip: ['zip', 'unzip -p'],
+  Z: ['compress', 'zcat'],
+}
+
+/** What a file is that cannot be read here, and how it can, as the end of a sentence. */
+export function unpackingOf(path: string): string {
+  const [name, tool] = tools[path.slice(path.lastIndexOf('.') + 1)]!
+  return `it is ${name}-compressed: ${tool} ${shown(path)} | conntrail${name === 'zstd' ? ' (Node.js reads zstd from 22.15 on)' : ''}`
+}
+
 export interface CompressedFile {
   readonly name: string
   readonly path: string
