@@ -1,4 +1,5 @@
 /** The command line as one table: parsing, checks and help come from it. */
+import { existsSync } from 'node:fs'
 import { Argument, Command, CommanderError, Option } from 'commander'
 import { type Condition, ConditionError, parseCondition } from './conditions.js'
 import { parseTime, TIME_EXPECTED } from './config/units.js'
@@ -122,6 +123,7 @@ Examples:
   conntrack -E -o timestamp,id | conntrail
   conntrack -E -o timestamp,id | conntrail --where 'event=destroy reason=refused,reset'
   conntrail --transitions < events.txt > transitions.ndjson
+  conntrail /var/log/kern.log /var/log/kern.log.1 /var/log/kern.log.2.gz
   conntrack -E -o timestamp,id | conntrail run -i - -o file:/var/log/conntrail/flows.ndjson
   dmesg | conntrail
   conntrail run
@@ -150,9 +152,14 @@ export function parseArguments(args: readonly string[], version: string, hostnam
       throw new CliExit(error.exitCode === 0 ? 0 : BAD_USAGE, error.exitCode === 0 ? '' : complaint(command, sentenceOf(error, command, all())))
     })
   }
-  settle(program, common).action((options: Record<string, unknown>) => {
-    settings = check('pipe', options, hostname)
-  })
+  settle(program, common)
+    .argument('[files...]', 'saved files, compressed ones too, merged by time; none: standard input')
+    .action((files: string[], options: Record<string, unknown>) => {
+      // a word that is no path and at which nothing is was to be a command
+      const word = files.find((file) => !/[/.*]/.test(file) && !existsSync(file))
+      if (word !== undefined) throw new CliExit(BAD_USAGE, complaint(program, unknownCommand(word, program.commands.map((each) => each.name()))))
+      settings = check('pipe', files.length === 0 ? options : { ...options, files, once: true }, hostname)
+    })
   const command = (name: string, says: string, flags: readonly Flag[]): Command => settle(program.command(name).description(says), flags)
   command('run', 'The same with any inputs and outputs, until stopped; records carry host, input and rid.', [...ofRun, ...common]).action((options: Record<string, unknown>) => {
     const early = Object.keys(program.opts()).find((name) => program.getOptionValueSource(name) === 'cli')
@@ -261,7 +268,7 @@ function parsed<T>(command: Command, of: string, parse: () => T): T {
 
 function check(command: 'pipe' | 'run', options: Record<string, unknown>, hostname: string): Settings {
   const outputs = (options['output'] as string[] | undefined) ?? []
-  const inputs = command === 'pipe' ? ['-'] : (options['input'] as string[])
+  const inputs = command === 'pipe' ? ((options['files'] as string[] | undefined) ?? ['-']) : (options['input'] as string[])
   return {
     command,
     config: (options['config'] as string | undefined) ?? '',

@@ -42,6 +42,7 @@ const run: Readonly<Record<string, Expected>> = {
   'conntrack -E -o timestamp,id | conntrail': { types: ['flow'], records: 98 },
   "conntrack -E -o timestamp,id | conntrail --where 'event=destroy reason=refused,reset dport=80,443'": { types: ['flow'], records: 4 },
   'conntrail --transitions < events.txt > transitions.ndjson': { makes: 'transitions.ndjson' },
+  'conntrail /var/log/kern.log*': { types: ['alert', 'kernel'], records: 46 },
   "conntrail --where 'event=destroy reason=expired' < records.ndjson": { types: ['flow'], records: 79 },
   'conntrack -L -o id,ktimestamp 2>&1 | conntrail': { types: ['flow'], records: 17 },
   'conntrail < /proc/net/nf_conntrack': { types: ['flow'], records: 10 },

@@ -145,7 +145,7 @@ function endOf(origin: string): Pick<Plan['receivers'][number], 'host' | 'port' 
 
 /** As the file input finds them. */
 async function globFiles(patterns: readonly string[], exclude: readonly string[]): ReturnType<Host['glob']> {
-  const { files, failed } = await discover(patterns.map(patternOf), matcherOf(exclude))
+  const { files, failed } = await discover(patterns.map((text) => patternOf(text)), matcherOf(exclude))
   return { paths: files.map(({ path }) => path), refused: [...failed].map(([path, error]) => ({ path, code: error.code ?? 'other' })) }
 }
 

@@ -48,8 +48,12 @@ const HASH_DIGITS = 8
 /** Throws ConfigErrors. */
 export async function planOf(settings: Settings, world: World): Promise<Plan> {
   // a bare pipe needs no configuration, and does without what reads one
-  if (settings.command === 'pipe') return complete(settings, null, [STDIN], [STDOUT])
+  if (settings.command === 'pipe' && !settings.once) return complete(settings, null, [STDIN], [STDOUT])
   const read = (path: string): Uint8Array => readFileSync(path)
+  if (settings.command === 'pipe') {
+    const { inputs } = await completeConfig({ inputs: { files: { type: 'file', path: settings.inputs } } }, 'command line', read, world.env)
+    return complete(settings, null, inputs, [STDOUT])
+  }
   const options = { formats: formatNames, instead: { ...inputsOf(settings), ...outputsOf(settings, world) } }
   const config =
     settings.config === '' ? await completeConfig({}, 'command line', read, world.env, options) : await loadConfig(settings.config, read, world.env, options)

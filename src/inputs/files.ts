@@ -4,7 +4,7 @@
  *
  * The rescan once a second is what is relied upon; hints from the kernel only make it earlier.
  */
-import { access, constants } from 'node:fs'
+import { access, constants, existsSync } from 'node:fs'
 import { hostClock } from '../clock.js'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import { nearest } from '../nearest.js'
@@ -216,7 +216,8 @@ class FilesFeed implements Feed, Shared {
     const { once, patterns, hints } = this.#options
     this.#add = add
     try {
-      this.#patterns = patterns.map(patternOf)
+      // a path at which something is is that path, whatever stars and brackets are in it
+      this.#patterns = patterns.map((text) => patternOf(text, existsSync(text)))
     } catch (error) {
       throw new InputError('broken', `${this.name}: ${(error as Error).message}`)
     }

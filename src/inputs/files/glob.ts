@@ -36,9 +36,9 @@ export interface Discovery {
 }
 
 /** Throws a SyntaxError for what cannot be a pattern. */
-export function patternOf(text: string): Pattern {
+export function patternOf(text: string, isThere = false): Pattern {
   if (text === '') throw new SyntaxError('a path is expected, and this one is empty')
-  const isLiteral = !picomatch.scan(text).isGlob
+  const isLiteral = isThere || !picomatch.scan(text).isGlob
   const parts = isLiteral ? text.split('/') : splitOutsideBrackets(text)
   return { text, isLiteral, segments: isLiteral ? parts : parts.map(segmentOf) }
 }

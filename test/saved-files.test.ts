@@ -1,0 +1,107 @@
+/** Saved files through the built program: compressed on standard input and by name, cut off in the middle, and a rotated set as one story. */
+import { mkdirSync, writeFileSync, writeSync } from 'node:fs'
+import zlib, { gzipSync } from 'node:zlib'
+import { afterEach, describe, expect, test } from 'vitest'
+import { cleanUp, fixture, Pipe, Program, type Result, resultOf, run, scratch, shell } from './process-harness.js'
+
+afterEach(cleanUp)
+
+const events = fixture('incident.E-timestamp-id')
+/** without the number that each run gives a flow anew */
+const same = ({ lines }: Result): string[] => lines.map((line) => line.replace(/"flow":"[0-9a-f]{16}",?/, ''))
+const read = (...args: string[]): Promise<Result> => shell('"$@"', ...args)
+
+describe('compressed standard input', () => {
+  test('gzip, of one member and of several, from a file, a pipe and a socket', async () => {
+    const plain = same(await run([], events))
+    const several = Buffer.concat([gzipSync(events.subarray(0, 20_000)), gzipSync(events.subarray(20_000))])
+    for (const through of ['file', 'pipe', 'socket'] as const) {
+      for (const packed of [gzipSync(events), several]) {
+        const result = await run([], packed, through)
+        expect(same(result)).toEqual(plain)
+        expect(result.done).toMatchObject({ lines: 626, flows: 626, rejected: 0, bytes: events.length })
+      }
+    }
+  })
+
+  test('byte by byte, and a beginning that only looks like it', async () => {
+    for (const bytes of [gzipSync('tcp 6 5 SYN_SENT src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n'), Buffer.from('(\x1f\n')]) {
+      const [stdin, out] = [await Pipe.open(), await Pipe.open()]
+      const running = new Program([], stdin, out)
+      for (const byte of bytes) writeSync(stdin.writeEnd, Buffer.of(byte))
+      stdin.closeWrite()
+      const result = resultOf(await running.ended, await out.readAll())
+      expect(result.done).toMatchObject({ lines: 1, flows: bytes.length > 3 ? 1 : 0 })
+    }
+  })
+
+  test('cut off: what is there, and a gap', async () => {
+    const packed = gzipSync(events)
+    const { lines, records, done, diagnostics, status } = await run([], packed.subarray(0, packed.length >> 1))
+    expect(lines.length).toBeGreaterThan(100)
+    expect(records.filter(({ type }) => type === 'gap')).toHaveLength(1)
+    expect(done!.gaps).toBe(1)
+    expect(diagnostics.map(({ msg }) => msg as string).join()).toContain('unexpected end of file')
+    expect(status).toBe(0)
+  })
+
+  test('what unfolds to a thousand times its size is read piece by piece', async () => {
+    const line = '6,1,1,-;usb 1-1: new high-speed USB device\n'
+    const { done } = await run([], gzipSync(line.repeat(1_000_000)), 'pipe')
+    expect(done).toMatchObject({ lines: 1_000_000, ignored: 1_000_000 })
+  })
+
+  test.skipIf(!('createZstdDecompress' in zlib))('zstd', async () => {
+    const packed = (zlib as unknown as { zstdCompressSync: (bytes: Uint8Array) => Buffer }).zstdCompressSync(events)
+    expect((await run([], packed, 'pipe')).done).toMatchObject({ lines: 626, flows: 626 })
+  })
+})
+
+describe('saved files by name', () => {
+  const cut = [0, 1, 2].map((part) => events.toString().split(/(?<=\n)/).slice(part * 200, part === 2 ? undefined : (part + 1) * 200).join(''))
+
+  test('a rotated set is one story, in whatever order it is given', async () => {
+    const plain = same(await run([], events))
+    const [oldest, middle, newest] = [scratch('x.log.2.gz'), scratch('x.log.1'), scratch('x.log')]
+    writeFileSync(oldest, gzipSync(cut[0]!))
+    writeFileSync(middle, cut[1]!)
+    writeFileSync(newest, cut[2]!)
+    for (const args of [[newest, middle, oldest], [oldest, middle, newest]]) {
+      const result = await read(...args)
+      expect(same(result)).toEqual(plain)
+      expect(result.records[0]).not.toHaveProperty('rid')
+    }
+    const { records } = await read('run', '--once', '--host', 'gw', '-i', `${scratch('x.log')}*`)
+    expect(records.map(({ time }) => time as string)).toEqual(plain.map((line) => (JSON.parse(line) as { time: string }).time))
+    expect(records[0]).toMatchObject({ host: 'gw', rid: expect.any(String) })
+  })
+
+  test('one episode across the files of a kernel log', async () => {
+    const line = (time: string): string => `Nov 22 10:00:${time} gw kernel: nf_conntrack: nf_conntrack: table full, dropping packet\n`
+    writeFileSync(scratch('kern.log.1.gz'), gzipSync(`${line('01')}${line('02')}`))
+    writeFileSync(scratch('kern.log'), `${line('03')}${line('04')}`)
+    const { records } = await read('--emit', 'alert', scratch('kern.log'), scratch('kern.log.1.gz'))
+    expect(new Set(records.map(({ episode }) => episode as string)).size).toBe(1)
+    expect(records.at(-1)).toMatchObject({ final: true, drops: { logged: 4 } })
+  })
+
+  test('a path with brackets in it is that path', async () => {
+    writeFileSync(scratch('a[1].txt'), events)
+    expect((await read(scratch('a[1].txt'))).done).toMatchObject({ flows: 626 })
+  })
+
+  test('what cannot be unpacked is named, with what can', async () => {
+    mkdirSync(scratch('z'))
+    for (const [ending, name, tool] of [['xz', 'xz', 'xzcat'], ['bz2', 'bzip2', 'bzcat']] as const) {
+      const path = scratch(`z/a.log.${ending}`)
+      writeFileSync(path, 'x')
+      expect((await read(path)).diagnostics.map(({ msg }) => msg as string)).toEqual([`${path} is not read: it is ${name}-compressed: ${tool} ${path} | conntrail`])
+    }
+  })
+
+  test('what is not there is status 3, a word that is no command 2', async () => {
+    const missing = await read(scratch('nothing.log'))
+    expect([missing.status, missing.stderr]).toEqual([3, expect.stringContaining('nothing is there')])
+    expect((await read('rnu')).status).toBe(2)
+  })
+})
