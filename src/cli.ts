@@ -1,7 +1,7 @@
 /** The command line as one table: parsing, checks and help come from it. */
 import { existsSync } from 'node:fs'
 import { Argument, Command, CommanderError, Option } from 'commander'
-import { type Condition, ConditionError, parseCondition } from './conditions.js'
+import { type Condition, ConditionError, conditionKeys, parseCondition } from './conditions.js'
 import { parseTime, TIME_EXPECTED } from './config/units.js'
 import { FLOWS_MAX_LIMIT } from './detectors/flows/table.js'
 import { recordTypes, type RecordType, TIME_BOOT } from './event.js'
@@ -118,6 +118,16 @@ const ofDoctor: readonly Flag[] = [
   { flags: '--ignore <id>', says: 'leave out a finding that is known and accepted; may be repeated', parse: (id: string, before: never) => [...(before as readonly string[]), id], default: [] },
 ]
 
+/** Keys of --where, by the types of record that they are on. */
+function conditionHelp(): string {
+  const named = new Map<string, string[]>()
+  for (const { name, types } of conditionKeys) {
+    const on = types.length === recordTypes.length ? 'any record' : types.join(', ')
+    named.set(on, [...(named.get(on) ?? []), name])
+  }
+  return `\nKeys of --where (KEY=VALUE, several values by comma, words in any case):\n${[...named].map(([on, names]) => `  of ${on}: ${names.join(', ')}`).join('\n')}`
+}
+
 const examples = `
 Examples:
   conntrack -E -o timestamp,id | conntrail
@@ -143,7 +153,7 @@ export function parseArguments(args: readonly string[], version: string, hostnam
     .version(version)
     .enablePositionalOptions()
     .configureOutput({ outputError: () => {} })
-    .addHelpText('after', examples)
+    .addHelpText('after', () => `${conditionHelp()}\n${examples}`)
     .allowExcessArguments(false)
   const all = (): readonly CommandWords[] => [program, ...program.commands].map(wordsOf)
   const settle = (command: Command, flags: readonly Flag[]): Command => {
@@ -161,7 +171,9 @@ export function parseArguments(args: readonly string[], version: string, hostnam
       settings = check('pipe', files.length === 0 ? options : { ...options, files, once: true }, hostname)
     })
   const command = (name: string, says: string, flags: readonly Flag[]): Command => settle(program.command(name).description(says), flags)
-  command('run', 'The same with any inputs and outputs, until stopped; records carry host, input and rid.', [...ofRun, ...common]).action((options: Record<string, unknown>) => {
+  command('run', 'The same with any inputs and outputs, until stopped; records carry host, input and rid.', [...ofRun, ...common])
+    .addHelpText('after', conditionHelp)
+    .action((options: Record<string, unknown>) => {
     const early = Object.keys(program.opts()).find((name) => program.getOptionValueSource(name) === 'cli')
     if (early !== undefined) program.error(`options of run go behind it: conntrail run --${early.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} ...`)
     settings = check('run', options, hostname)

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { parse } from 'yaml'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { conditionKeys } from '../src/conditions.js'
 import { recordSchema } from '../src/record-schema.js'
 import { recordTypes } from '../src/event.js'
 import { cleanUp, program, type Record_, scratch } from './process-harness.js'
@@ -199,6 +200,16 @@ describe('what the README shows', () => {
     for (const name of numbers) expect(readme).toContain(name === 'since' ? '`since`' : `\n| \`${name}\` |`)
     const explained = readme.slice(readme.indexOf('| key of any record'), readme.indexOf('`reason` is the first'))
     for (const key of Object.keys(flow!['properties'] as object)) expect(explained).toMatch(new RegExp(`[\`\\s]${key}[\`\\s]`))
+  })
+
+  test('are all keys of conditions, as in the help', () => {
+    const sentence = readme.split('\n').find((line) => line.startsWith('`--where` (and `when:`'))!
+    const help = spawnSync(process.execPath, [program, 'run', '--help'], { encoding: 'utf8' }).stdout
+    const shown = help.slice(help.indexOf('Keys of --where'))
+    for (const { name } of conditionKeys) {
+      expect(sentence).toMatch(new RegExp(`[\`\\s]${name}[\`\\s]`))
+      expect(shown).toMatch(new RegExp(`[ ,]${name}(?:,|\\n)`))
+    }
   })
 
   test('are files that are there, and options that the program has', () => {
