@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isatty } from 'node:tty'
+import { fileURLToPath } from 'node:url'
 import { setFlagsFromString } from 'node:v8'
 import { CliExit, parseArguments } from './cli.js'
 import { BAD_USAGE, FAILED, run } from './commands/run.js'
@@ -39,7 +40,7 @@ async function main(): Promise<number> {
     }
     case 'service': {
       const configPath = invocation.config === '' ? null : invocation.config
-      return (await import('./commands/service.js')).service({ configPath, execPath: process.execPath, scriptPath: process.argv[1]!, cwd: process.cwd(), read, env, print, printError })
+      return (await import('./commands/service.js')).service({ configPath, execPath: process.execPath, scriptPath: fileURLToPath(import.meta.url), cwd: process.cwd(), read, env, print, printError })
     }
     case 'doctor': {
       const { doctor, thisHost } = await import('./commands/doctor.js')

@@ -7,7 +7,7 @@ import { credentialName, credentialSource, type UnitNeeds, unitText } from '../u
 export interface ServiceOptions {
   /** the configuration file as it was named; null: the host is watched */
   readonly configPath: string | null
-  /** of the program that prints this, which is the one that the unit starts: node, and main.js */
+  /** of the program that prints this, which is the one that the unit starts: node, and main.js, behind all links, for one may lead into a home directory */
   readonly execPath: string
   readonly scriptPath: string
   /** what relative paths are relative to */
