@@ -22,6 +22,8 @@ export class Tally {
   /** notices of episodes */
   alerts = 0
   gaps = 0
+  /** records whose time is a guess, by input */
+  readonly guessed = new Map<string, number>()
   /** records printed */
   printed = 0
   /** flow records by event: new, update, destroy, entry; ends by reason; for the summary */
@@ -50,6 +52,10 @@ export class Tally {
         if (type === 'gap') this.gaps++
         if (type === 'alert') this.alert(String(keys['episode']), String(keys['summary']))
     }
+  }
+
+  guess(input: string): void {
+    this.guessed.set(input, (this.guessed.get(input) ?? 0) + 1)
   }
 
   alert(episode: string, summary: string): void {

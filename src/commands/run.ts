@@ -12,7 +12,7 @@ import { isNowhere } from '../inputs/descriptor.js'
 import { Log } from '../log.js'
 import { type FeedOptions, feedOf, hostFeeds, lineFormats, TEXT_FORMAT, type World } from '../parts.js'
 import { NdjsonPrinter, type RecordContext } from '../printers/ndjson.js'
-import { summary } from '../printers/summary.js'
+import { guessedTimes, summary } from '../printers/summary.js'
 import { Channels } from '../run/channel.js'
 import { Records } from '../run/records.js'
 import { Run } from '../run/run.js'
@@ -97,6 +97,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     const written = Object.fromEntries(fates.map(([name, fate]) => [name, fate.written]))
     const spooled = (count: 'refused' | 'lost' | 'waiting'): Record<string, number> => Object.fromEntries(fates.flatMap(([name, fate]) => (fate.spooled === null ? [] : [[name, fate.spooled[count]]])))
     const hasSpools = fates.some(([, fate]) => fate.spooled !== null)
+    if (tally.guessed.size > 0) await log.warn(guessedTimes(tally))
     await log.done({
       ...{ lines, bytes, flows, expects, kernel, notes, ignored, rejected, alerts, gaps },
       written: Object.values(written).reduce((sum, n) => sum + n, 0),

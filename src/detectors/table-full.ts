@@ -65,6 +65,8 @@ export interface TableFullOptions extends Partial<RuleSettings> {
   readonly followsFlows?: (netns: number) => boolean
   /** boot id, '' where not known: part of an episode's id */
   readonly boot: string
+  /** its lines' clock is only estimated */
+  readonly isEstimated?: boolean
 }
 
 export interface KernelSource {
@@ -144,6 +146,7 @@ interface State {
   readonly waiting: readonly Waiting[]
   readonly watches: readonly Watch[]
   readonly full: readonly (readonly [number, Full])[]
+  readonly estimated?: State
 }
 
 /** Nothing is known of who fills the table. */
@@ -174,6 +177,11 @@ export class TableFull implements FullTable {
   readonly #watches = new Map<number, Watch>()
   /** by namespace, 0 where not known; -1 for any */
   readonly #full = new Map<number, Full>()
+  /**
+   * For lines whose clock is only estimated: when they were written is a guess, and by it they say nothing of what other inputs saw, nor those of them. They have
+   * episodes and a clock of their own, without samples, holders and evictions; only a tick moves both clocks.
+   */
+  #estimated: TableFull | null = null
 
   constructor(options: TableFullOptions) {
     this.#rules = rulesOf(options)
@@ -187,6 +195,11 @@ export class TableFull implements FullTable {
    * later than the clock, so whoever calls decides which times are to be believed.
    */
   advance(at: Time | RecordTime): void {
+    if (this.#options.isEstimated !== true) {
+      const isEstimated = 'timeSource' in at && at.timeSource === TIME_ESTIMATED
+      if (isEstimated || !('timeSource' in at)) this.#estimated?.advance(at)
+      if (isEstimated) return
+    }
     const now = at.sec * 1e6 + at.usec
     if (now < this.#now) return
     if ('timeSource' in at) this.#source = at.timeSource
@@ -221,14 +234,17 @@ export class TableFull implements FullTable {
   setRules(options: Partial<RuleSettings> & Pick<TableFullOptions, 'clearBelow' | 'expectations'>): void {
     this.#rules = rulesOf(options)
     this.#clearBelow = options.clearBelow ?? 0.9
+    this.#estimated?.setRules(options)
   }
 
   get openEpisodes(): readonly OpenEpisode[] {
-    return [...this.#episodes.values()].map(({ rule, netns, netnsName, id, started }) => ({ rule, netns, netnsName, episode: id, started: timeOf(started) }))
+    const own = [...this.#episodes.values()].map(({ rule, netns, netnsName, id, started }) => ({ rule, netns, netnsName, episode: id, started: timeOf(started) }))
+    return this.#estimated === null ? own : [...own, ...this.#estimated.openEpisodes]
   }
 
   /** A kernel line of any kind; those that have nothing to do with the rate limiter are passed over. */
   kernel(event: KernelEvent, source: KernelSource): void {
+    if (event.timeSource === TIME_ESTIMATED && this.#options.isEstimated !== true) return this.#lineOfEstimated(event, source)
     this.#logs = true
     const at = this.#timeOf(event)
     switch (event.kind) {
@@ -284,6 +300,7 @@ export class TableFull implements FullTable {
 
   /** The clock by which lines and samples come was set, `by` microseconds forward: what is held in times of before is moved along. */
   clockStepped(by: number): void {
+    this.#estimated?.clockStepped(by)
     this.#now += by
     this.#wake += by
     this.#pruneAt += by
@@ -304,6 +321,7 @@ export class TableFull implements FullTable {
   finish(): void {
     this.#settle(true)
     for (const episode of this.#episodes.values()) this.#notice(episode, 'firing', true)
+    this.#estimated?.finish()
   }
 
   /** Plain data from which `restore` goes on as if nothing had been. */
@@ -322,6 +340,7 @@ export class TableFull implements FullTable {
       waiting: this.#waiting.map((waiting) => ({ ...waiting })),
       watches: [...this.#watches.values()].map((watch) => ({ ...watch, spans: watch.spans.map((span) => ({ ...span })) })),
       full: [...this.#full].map(([netns, full]) => [netns, { ...full }]),
+      ...(this.#estimated === null ? {} : { estimated: this.#estimated.save() as State }),
     }
     return state
   }
@@ -346,7 +365,24 @@ export class TableFull implements FullTable {
     this.#waiting = state.waiting.map((waiting) => ({ ...waiting, isEstimated: waiting.isEstimated ?? false }))
     for (const watch of state.watches) this.#watches.set(watch.netns, { ...watch, spans: watch.spans.map((span) => ({ ...span })) })
     for (const [netns, full] of state.full) this.#full.set(netns, { ...full })
+    if (state.estimated !== undefined) this.#ofEstimated().restore(state.estimated)
     if (this.#now > now + LATE) this.clockStepped(now - this.#now)
+  }
+
+  #lineOfEstimated(event: KernelEvent, source: KernelSource): void {
+    const estimated = this.#ofEstimated()
+    // it may be the first
+    estimated.advance(event)
+    estimated.kernel(event, source)
+  }
+
+  #ofEstimated(): TableFull {
+    if (this.#estimated === null) {
+      this.#estimated = new TableFull({ ...this.#options, holders: null, isEstimated: true })
+      this.#estimated.#rules = this.#rules
+      this.#estimated.#clearBelow = this.#clearBelow
+    }
+    return this.#estimated
   }
 
   // ---- lines
@@ -701,7 +737,7 @@ export class TableFull implements FullTable {
       status,
       final,
       now: this.#now,
-      timeSource: this.#source,
+      timeSource: this.#options.isEstimated === true ? TIME_ESTIMATED : this.#source,
       crowded: this.#episodes.size > 1,
       logs: this.#logs,
       watch: this.#watchOf(episode),

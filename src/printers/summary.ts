@@ -11,9 +11,16 @@ export function summary(tally: Tally, tracker: { readonly live: number; readonly
     `flows: ${count(started)} new, ${count(updated)} updates, ${count(ended)} ended, ${count(rows)} table rows; ${count(tracker.live)} still live${lost.length > 0 ? ` (${lost.join(', ')})` : ''}`,
     ...(reasons.length > 0 ? [`ends: ${reasons.join(', ')}`] : []),
     ...(tally.alerts > 0 ? [`alerts: ${count(tally.alerts)} ${tally.alerts === 1 ? 'notice' : 'notices'}`, ...Array.from(tally.episodes.values(), (said) => `  ${said}`)] : []),
+    ...(tally.guessed.size > 0 ? [guessedTimes(tally)] : []),
     ...(tally.gaps > 0 ? [`gaps: ${count(tally.gaps)} (input known to be lost)`] : []),
   ]
   return `${parts.join('\n')}\n`
+}
+
+/** What is wrong with the times, and what mends it. */
+export function guessedTimes({ guessed }: Tally): string {
+  const whose = Array.from(guessed, ([input, n]) => `${count(n)} ${n === 1 ? 'record' : 'records'} of ${input === '-' ? 'standard input' : input}`)
+  return `times are a guess: ${whose.join(', ')} (the kernel's clock counts from boot; the last line is taken to be as old as its file). --boot-time TIME, by \`uptime -s\` on that host, makes them right, and so does its syslog or journal beside it`
 }
 
 function count(n: number): string {

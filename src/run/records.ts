@@ -9,11 +9,13 @@ import {
   type FlowEvent,
   type Gap,
   type KernelEvent,
+  type RecordTime,
   type Reject,
   type TableRecord,
   type TableSample,
   type Time,
   DESTROY,
+  TIME_ESTIMATED,
 } from '../event.js'
 import { type FlowCounts, type Levels, sumOverCpus } from '../detectors/levels.js'
 import type { TableFull } from '../detectors/table-full.js'
@@ -150,6 +152,7 @@ export class Records {
   kernel(event: KernelEvent, source: Origin): void {
     const sec = this.#secNow(event.sec, source)
     const heard = sec === event.sec ? event : { ...event, sec }
+    if (event.timeSource === TIME_ESTIMATED) this.tally.guess(source.input.name)
     this.#advance(heard, source)
     this.channels.print((route, look) => route.wants('kernel', event, look), () => this.printer.kernel(event, source.ridOf(event.position)))
     this.#parts.tableFull.kernel(heard, source.kernelFacts)
@@ -194,6 +197,7 @@ export class Records {
 
   gap(gap: Gap, source: Origin, suffix: string): void {
     this.tally.gaps++
+    if (gap.timeSource === TIME_ESTIMATED) this.tally.guess(source.input.name)
     this.#countLost(gap, source.input.name)
     source.hasGap = true
     this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
@@ -336,9 +340,9 @@ export class Records {
     return sample === null ? null : { sample, sampler: sampler! }
   }
 
-  #advance(at: Time, source: Origin): void {
+  #advance(at: RecordTime, source: Origin): void {
     if (source.input.isLive && at.sec > source.receivedSec + AHEAD_SEC) return
-    if (at.sec > this.clockSec) this.clockSec = at.sec
+    if (at.sec > this.clockSec && at.timeSource !== TIME_ESTIMATED) this.clockSec = at.sec
     this.#parts.tableFull.advance(at)
   }
 

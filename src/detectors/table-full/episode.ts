@@ -1,7 +1,7 @@
 /**
  * One episode: what has been counted of it, and the notice that says so.
  */
-import { type Alert, type Drops, type Severity, timeOf } from '../../event.js'
+import { type Alert, type Drops, type Severity, TIME_ESTIMATED, timeOf } from '../../event.js'
 import { leaderOf, number, partText } from '../../leader.js'
 import { type Fullest, topAt } from './fullest.js'
 import { knownFrom, type Span, type Watch } from './watch.js'
@@ -12,6 +12,8 @@ export type EpisodeRule = 'table_full' | 'expect_table_full'
 /** A sample so shortly before the first line (the two clocks are compared through an offset that was measured) may have seen its drops. */
 const CLOCKS_DIFFER = 250_000
 const DAY = 86_400e6
+/** The lines' clock counts from boot, and when that was is only guessed. */
+const GUESSED = '; its times are a guess, --boot-time makes them right'
 
 /** Plain data: a checkpoint holds it. Times are microseconds since the epoch. */
 export interface Episode {
@@ -159,7 +161,7 @@ function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): stri
   const name = episode.netnsName === '' ? '' : ` (${episode.netnsName})`
   const where = episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
   const full = context.status === 'resolved' ? 'was full' : 'full'
-  return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode)}`
+  return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode)}${context.timeSource === TIME_ESTIMATED ? GUESSED : ''}`
 }
 
 function who(episode: Episode): string {
