@@ -14,7 +14,7 @@ import { stdinFeed } from './inputs/stdin.js'
 import { meantOrExpected, nearest } from './nearest.js'
 import { openFile } from './outputs/file.js'
 import { openStdout } from './outputs/stdout.js'
-import { type BootTime, type Feed, InputError, type LineFormat, type Loss, type Output } from './stage.js'
+import { type BootTime, type Feed, InputError, type KernelBoots, type LineFormat, type Loss, type Output } from './stage.js'
 
 /** `conntrack-text` is read by the loop itself: almost every line is of it. The others are asked in this order how they begin. */
 export const TEXT_FORMAT = 'conntrack-text'
@@ -64,6 +64,8 @@ export interface FeedOptions extends World {
   readonly once: boolean
   /** positions of an earlier run, by the input's name */
   readonly saved: Readonly<Record<string, readonly unknown[]>>
+  /** when kernels were started whose logs the run reads from files */
+  readonly boots: KernelBoots
   /** a number of its own for each input of a run */
   readonly number: number
   /** for an input that is not open yet */
@@ -113,11 +115,12 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
         partialLineMs: input.partial_line,
         pollMs: input.poll,
         rescanMs: input.rescan,
+        boots: options.boots,
       })
     case 'command':
       return (await import('./inputs/command.js')).commandFeed({ name, argv: input.program, once, random, env, boot: () => bootOf(options) })
     case 'stdin':
-      return stdinFeed({ isTerminal: options.stdinIsTerminal, random: options.random, hash: options.hash, monotonic: options.monotonic })
+      return stdinFeed({ isTerminal: options.stdinIsTerminal, random: options.random, hash: options.hash, monotonic: options.monotonic, boots: options.boots })
   }
 }
 

@@ -98,6 +98,14 @@ export interface BootTime {
   readonly source: number
 }
 
+/** When kernels were started whose logs a run reads from files, which may tell it of each other. `path`: '' for standard input, a regular file. */
+export interface KernelBoots {
+  /** A file of the run. */
+  add(path: string): void
+  /** `modified` in microseconds. Null where nothing is known. */
+  of(file: { readonly path: string; readonly modified: number }): BootTime | null
+}
+
 /**
  * A format whose lines are told by how they begin. `lineEnd` is the offset of the LF. A format may keep what it needs of the lines before: each input has its
  * own.

@@ -8,6 +8,7 @@ import { Holders } from '../detectors/flows/holders.js'
 import { Levels } from '../detectors/levels.js'
 import { TableFull } from '../detectors/table-full.js'
 import { localClock } from '../formats/local-time.js'
+import { Boots } from '../inputs/boot.js'
 import { isNowhere } from '../inputs/descriptor.js'
 import { Log } from '../log.js'
 import { type FeedOptions, feedOf, hostFeeds, lineFormats, TEXT_FORMAT, type World } from '../parts.js'
@@ -129,7 +130,8 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     await log.error(messageOf(error))
     return done(FAILED)
   }
-  const feedOptions = (number: number): FeedOptions => ({ ...world, once: plan.once, saved: memory?.saved ?? {}, number, report })
+  const boots = new Boots(plan.clock)
+  const feedOptions = (number: number): FeedOptions => ({ ...world, boots, once: plan.once, saved: memory?.saved ?? {}, number, report })
   const opened = plan.watchesHost ? await hostFeeds(plan.inputs, feedOptions(0)) : await Promise.all(plan.inputs.map((input, i) => feedOf(input, feedOptions(i))))
   const feeds = new Map<string, Feed>(plan.inputs.map(({ name }, i) => [name, opened[i]!]))
   let inputs = opened.length + 1

@@ -93,7 +93,6 @@ interface Waiting {
   /** the kernel names the others' lines, so these are of a namespace that no line has named */
   readonly initial: boolean
   readonly trusted: boolean
-  readonly isEstimated: boolean
   /** microseconds since the epoch */
   from: number
   to: number
@@ -121,8 +120,6 @@ interface Evidence {
   readonly since?: number
   /** a line, with the number where `netns` is not 0 */
   readonly isLine?: boolean
-  /** of a line whose clock is a guess */
-  readonly isEstimated?: boolean
 }
 
 /** Seconds between which a table is known to be full. */
@@ -150,7 +147,7 @@ interface State {
 }
 
 /** Nothing is known of who fills the table. */
-const unseen = { isEstimated: false, fullest: null } as const
+const unseen = { fullest: null } as const
 
 const keyOf = (rule: EpisodeRule, netns: number): string => `${rule} ${netns}`
 
@@ -255,7 +252,7 @@ export class TableFull implements FullTable {
         this.#line(event, at, source)
         break
       case 'expect_table_full':
-        this.#count(this.#evidence({ rule: 'expect_table_full', netns: event.netns, at, seed: seedOf(event), isEstimated: isEstimated(event) }), at, Math.max(1, event.repeat))
+        this.#count(this.#evidence({ rule: 'expect_table_full', netns: event.netns, at, seed: seedOf(event) }), at, Math.max(1, event.repeat))
         break
       default:
         if (!rateLimited.has(event.kind) && !(event.kind === 'helper' && rateLimitedHelper.test(event.message))) return
@@ -362,7 +359,7 @@ export class TableFull implements FullTable {
     for (const netns of state.named) this.#named.add(netns)
     // of a version that knew less
     for (const episode of state.episodes) this.#episodes.set(keyOf(episode.rule, episode.netns), { ...unseen, ...episode })
-    this.#waiting = state.waiting.map((waiting) => ({ ...waiting, isEstimated: waiting.isEstimated ?? false }))
+    this.#waiting = state.waiting.map((waiting) => ({ ...waiting }))
     for (const watch of state.watches) this.#watches.set(watch.netns, { ...watch, spans: watch.spans.map((span) => ({ ...span })) })
     for (const [netns, full] of state.full) this.#full.set(netns, { ...full })
     if (state.estimated !== undefined) this.#ofEstimated().restore(state.estimated)
@@ -398,7 +395,7 @@ export class TableFull implements FullTable {
       this.#wait(event, at, question === 0 ? -1 : netns, question === 0 && names)
       return
     }
-    const episode = this.#evidence({ rule: 'table_full', netns, at, seed: seedOf(event), isLine: true, isEstimated: isEstimated(event) })
+    const episode = this.#evidence({ rule: 'table_full', netns, at, seed: seedOf(event), isLine: true })
     episode.unconfirmed = false
     this.#lookAtFull(episode, at)
     this.#count(episode, at, Math.max(1, event.repeat))
@@ -416,7 +413,7 @@ export class TableFull implements FullTable {
   #wait(event: KernelEvent, at: number, netns: number, initial: boolean): void {
     const count = Math.max(1, event.repeat)
     let last = this.#waiting.at(-1)
-    const isAlike = last?.netns === netns && last.initial === initial && last.trusted === event.trusted && last.isEstimated === isEstimated(event)
+    const isAlike = last?.netns === netns && last.initial === initial && last.trusted === event.trusted
     if (last !== undefined && isAlike && !last.sealed && at >= last.from && at - last.from < LINE_LAG) {
       last.to = Math.max(last.to, at)
       last.count += count
@@ -425,7 +422,7 @@ export class TableFull implements FullTable {
     } else {
       const { trusted } = event
       const limiter = { suppressed: 0, reported: false, shared: false }
-      last = { n: this.#next++, netns, initial, trusted, isEstimated: isEstimated(event), from: at, to: at, count, seed: seedOf(event), sealed: false, told: 0, ...limiter }
+      last = { n: this.#next++, netns, initial, trusted, from: at, to: at, count, seed: seedOf(event), sealed: false, told: 0, ...limiter }
       this.#waiting.push(last)
       // one microsecond on: the sample of exactly then may tell
       this.#soon(Math.max(at, this.#now) + this.#patience + 1)
@@ -490,7 +487,7 @@ export class TableFull implements FullTable {
     if (waiting.told !== 0 && told === undefined) return true
     const mine = found.length === 1 ? found[0]! : null
     const netns = mine?.netns ?? Math.max(0, waiting.netns)
-    const evidence = { rule: 'table_full', netns, at: waiting.to, started: waiting.from, seed: waiting.seed, isEstimated: waiting.isEstimated } as const
+    const evidence = { rule: 'table_full', netns, at: waiting.to, started: waiting.from, seed: waiting.seed } as const
     const episode = told !== undefined && (told.netns !== 0 || netns === 0) ? told : this.#evidence(evidence)
     // a namespace that had an episode of its own by then: the lines stay where they were told
     if (told !== undefined && told !== episode) {
@@ -531,7 +528,7 @@ export class TableFull implements FullTable {
   /** If nothing tells of a full table yet, an episode without a namespace does; it turns out to be the namespace's whose counters rose. */
   #tellEarly(waiting: Waiting): false {
     if (waiting.told !== 0 || [...this.#episodes.values()].some(({ rule, netns }) => rule === 'table_full' && netns !== 0)) return false
-    const episode = this.#evidence({ rule: 'table_full', netns: 0, at: waiting.to, started: waiting.from, seed: waiting.seed, isEstimated: waiting.isEstimated })
+    const episode = this.#evidence({ rule: 'table_full', netns: 0, at: waiting.to, started: waiting.from, seed: waiting.seed })
     if (episode.foreign) return false
     this.#lookAtFull(episode, waiting.to)
     waiting.told = episode.n
@@ -612,10 +609,6 @@ export class TableFull implements FullTable {
       episode = undefined
     }
     episode ??= this.#unnamedOf(evidence) ?? this.#open(rule, netns, evidence.started ?? at, evidence.seed)
-    if (evidence.isEstimated === true) {
-      episode.isEstimated = true
-      episode.fullest = null
-    }
     episode.ended = Math.max(episode.ended, at)
     this.#hold(episode, at)
     return episode
@@ -682,7 +675,7 @@ export class TableFull implements FullTable {
   /** Who holds the table, if it is as full as never before in this episode. `count`: the kernel's, -1 not known. */
   #look(episode: Episode, count: number, isFresh = false): void {
     const { holders } = this.#options
-    if (episode.rule !== 'table_full' || holders === null || episode.isEstimated) return
+    if (episode.rule !== 'table_full' || holders === null) return
     const isOver = this.#now > episode.ended + LOOK_UNTIL
     if (!isOver) this.#soon(this.#now + LOOK_EVERY)
     if (isOver && count < FULL_LEVEL * (this.#watchOf(episode)?.max ?? Infinity)) return
@@ -708,8 +701,8 @@ export class TableFull implements FullTable {
   }
 
   /** The kernel's line comes before the events of the flows that filled the table: without them it is not known who did. */
-  #mayWait({ rule, netns, ended, isEstimated, fullest }: Episode): boolean {
-    if (rule !== 'table_full' || isEstimated || isWhole(fullest) || ended < this.#now - LATE) return false
+  #mayWait({ rule, netns, ended, fullest }: Episode): boolean {
+    if (rule !== 'table_full' || isWhole(fullest) || ended < this.#now - LATE) return false
     return this.#options.holders !== null && this.#options.followsFlows?.(netns) === true
   }
 
@@ -809,7 +802,6 @@ export class TableFull implements FullTable {
   }
 }
 
-const isEstimated = ({ timeSource }: KernelEvent): boolean => timeSource === TIME_ESTIMATED
 
 /** What an episode's id is made from: the kernel's own clock and the place in its log, for the wall clock is computed anew at each reading. */
 function seedOf(event: KernelEvent): string {

@@ -1,28 +1,99 @@
-/** When the kernel was started whose log a saved file holds: its last line that shows the kernel's clock is taken to be as old as the file. */
+/**
+ * When the kernel was started whose log a saved file holds. Another file of the run, or the same, may tell it by a line that both carry; else the last line that
+ * shows the kernel's clock is taken to be as old as the file.
+ */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import { TIME_ESTIMATED } from '../event.js'
+import { gunzipSync } from 'node:zlib'
+import { TIME_BOOT, TIME_ESTIMATED } from '../event.js'
 import { lastMonotonic } from '../formats/kernel-log/last-monotonic.js'
-import type { BootTime } from '../stage.js'
+import { BootTie, type KernelLine, kernelLines } from '../formats/kernel-log/tie.js'
+import type { BootTime, KernelBoots, LocalClock } from '../stage.js'
 
-/** Of a file's end so much is looked at. */
+/** Of a file's end so much is looked at: for the last line, and for lines that others carry too. */
 const TAIL_BYTES = 1 << 16
+const LOG_BYTES = 1 << 25
+const GZIP_MAGIC = 0x8b1f
+/** In place of a path: standard input, where it is a regular file. */
+export const STANDARD_INPUT = ''
 
-/** `modified` in microseconds since the epoch. Null where the end of the file shows no kernel's clock, or cannot be read. */
-export function bootOfFile(fd: number, size: number, modified: number): BootTime | null {
-  const tail = new Uint8Array(Math.min(TAIL_BYTES, size))
-  const last = lastMonotonic(tail.subarray(0, readSync(fd, tail, 0, tail.length, size - tail.length)))
+interface LogFile {
+  readonly path: string
+  /** microseconds since the epoch */
+  readonly modified: number
+}
+
+/** The regular files of a run, each of which may say when another's kernel was started. */
+export class Boots implements KernelBoots {
+  readonly #localClock: LocalClock
+  readonly #paths = new Set<string>()
+  /** by path: what was found, and among how many files */
+  readonly #known = new Map<string, { readonly boot: BootTime | null; readonly among: number }>()
+
+  constructor(localClock: LocalClock) {
+    this.#localClock = localClock
+  }
+
+  add(path: string): void {
+    this.#paths.add(path)
+  }
+
+  /** Null where the end of the file shows no kernel's clock, or cannot be read. */
+  of(file: LogFile): BootTime | null {
+    const known = this.#known.get(file.path)
+    const isLooked = known !== undefined && (known.boot !== null || known.among === this.#paths.size)
+    const tied = isLooked ? known.boot : this.#tied(file.path)
+    if (!isLooked) this.#known.set(file.path, { boot: tied, among: this.#paths.size })
+    return tied ?? readOf(file.path, TAIL_BYTES, ({ bytes }) => guessed(bytes, file.modified))
+  }
+
+  #tied(path: string): BootTime | null {
+    const tie = new BootTie(this.#linesOf(path))
+    for (const other of new Set([path, ...this.#paths])) tie.compare(this.#linesOf(other))
+    return tie.boot === null ? null : { microseconds: tie.boot, source: TIME_BOOT }
+  }
+
+  #linesOf(path: string): Iterable<KernelLine> {
+    const read = readOf(path, LOG_BYTES, (found) => found)
+    return read === null ? [] : kernelLines(linesOf(plain(read.bytes)), { localClock: this.#localClock, receivedSec: read.modifiedSec })
+  }
+}
+
+function guessed(tail: Uint8Array, modified: number): BootTime | null {
+  const last = lastMonotonic(tail)
   return last < 0 ? null : { microseconds: modified - last, source: TIME_ESTIMATED }
 }
 
-export function bootOfPath({ path, modified }: { readonly path: string; readonly modified: number }): BootTime | null {
+/** The end of a file; null where it cannot be read, or is none. */
+function readOf<T>(path: string, most: number, use: (read: { readonly bytes: Buffer; readonly modifiedSec: number }) => T): T | null {
   try {
-    const fd = openSync(path, 'r')
+    const fd = path === STANDARD_INPUT ? 0 : openSync(path, 'r')
     try {
-      return bootOfFile(fd, fstatSync(fd).size, modified)
+      const stat = fstatSync(fd)
+      if (!stat.isFile()) return null
+      const bytes = Buffer.alloc(Math.min(most, stat.size))
+      return use({ bytes: bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, stat.size - bytes.length)), modifiedSec: Math.floor(stat.mtimeMs / 1000) })
     } finally {
-      closeSync(fd)
+      if (fd !== 0) closeSync(fd)
     }
   } catch {
     return null
+  }
+}
+
+function plain(bytes: Buffer): Buffer {
+  if (bytes.length < 2 || bytes.readUInt16LE(0) !== GZIP_MAGIC) return bytes
+  try {
+    return gunzipSync(bytes, { maxOutputLength: LOG_BYTES })
+  } catch {
+    return Buffer.alloc(0)
+  }
+}
+
+function* linesOf(bytes: Buffer): Generator<string> {
+  for (let from = 0; from < bytes.length; ) {
+    const lf = bytes.indexOf(10, from)
+    const to = lf < 0 ? bytes.length : lf
+    yield bytes.toString('utf8', from, to).trimEnd()
+    from = to + 1
   }
 }

@@ -8,8 +8,9 @@ import { access, constants, existsSync } from 'node:fs'
 import { hostClock } from '../clock.js'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import { nearest } from '../nearest.js'
-import { type BootTime, type Feed, type Input, InputError } from '../stage.js'
-import { bootOfPath } from './boot.js'
+import { type BootTime, type Feed, type Input, InputError, type KernelBoots } from '../stage.js'
+import { localClock } from '../formats/local-time.js'
+import { Boots } from './boot.js'
 import { CompressedInput, decompressorOf, isCompressed, unpackingOf } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
 import { Buffers, type Content, FollowedFile, type FileTail, gapOf, type Shared } from './files/follow.js'
@@ -100,7 +101,7 @@ export interface FilesOptions {
   readonly rescanMs?: number
   /** hints from the kernel */
   readonly hints?: boolean
-  readonly boot?: (file: FileTail) => BootTime | null
+  readonly boots?: KernelBoots
 }
 
 const defaults = {
@@ -116,12 +117,11 @@ const defaults = {
   idleMs: 1000,
   rescanMs: 1000,
   hints: true,
-  boot: bootOfPath,
 } as const
 
 /** Throws InputError from `open`: for what is no pattern, a path that may not be read, and with `once` one at which nothing is. */
 export function filesFeed(options: FilesOptions): Feed {
-  return new FilesFeed({ ...defaults, ...options })
+  return new FilesFeed({ ...defaults, boots: new Boots(localClock(null)), ...options })
 }
 
 /** A content that is in its file no more. */
@@ -207,7 +207,7 @@ class FilesFeed implements Feed, Shared {
     this.idleMs = options.idleMs
     this.rotateWaitMs = options.rotateWaitMs
     this.partialLineMs = options.partialLineMs
-    this.boot = options.boot
+    this.boot = (file) => options.boots.of(file)
     this.descriptors = new Descriptors(options.maxOpen)
     this.#isExcluded = matcherOf(options.exclude)
   }
@@ -677,6 +677,7 @@ class FilesFeed implements Feed, Shared {
   }
 
   #follow(one: Found, content: Content, origin: string): FollowedFile {
+    this.#options.boots.add(one.path)
     const file = new FollowedFile(this, one.path, one.stat, content)
     this.#files.set(file.key, file)
     this.#done.delete(file.key)
@@ -784,6 +785,7 @@ class FilesFeed implements Feed, Shared {
       return
     }
     const { name, once, boot } = this
+    this.#options.boots.add(one.path)
     const input = new CompressedInput({ name, path: one.path, stat: one.stat, id, offset, once, boot, onEnd: (input) => this.#read(input) })
     this.#queue(input)
     this.add(input)

@@ -8,9 +8,9 @@ import { constants, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { Socket } from 'node:net'
 import { ReadStream } from 'node:tty'
 import { CHUNK_BYTES_MAX, TIME_BOOT } from '../event.js'
-import { type BootTime, type Feed, type Input, InputError, messageOf } from '../stage.js'
+import { type BootTime, type Feed, type Input, InputError, type KernelBoots, messageOf } from '../stage.js'
 import { nowMicroseconds } from '../clock.js'
-import { bootOfFile } from './boot.js'
+import { STANDARD_INPUT } from './boot.js'
 import { DecompressedInput } from './decompressed.js'
 import { positionOf } from './descriptor.js'
 
@@ -31,6 +31,7 @@ export interface StdinOptions {
   readonly hash: (text: string) => string
   /** CLOCK_MONOTONIC in microseconds */
   readonly monotonic: () => number
+  readonly boots: KernelBoots
 }
 
 /** Standard input as the one input of its feed. */
@@ -76,24 +77,18 @@ class FileInput implements Input {
   readonly #buffer = new Uint8Array(FILE_CHUNK_BYTES)
   #chunk = this.#buffer.subarray(0, 0)
   readonly #modified: number
-  readonly #size: number
-  #boot: BootTime | null = null
-  #bootIsKnown = false
+  readonly #boots: KernelBoots
   #stopped = false
 
-  constructor(stat: Stats, { hash }: StdinOptions) {
+  constructor(stat: Stats, { hash, boots }: StdinOptions) {
     this.#modified = stat.mtimeMs * 1000
-    this.#size = stat.size
+    this.#boots = boots
+    if (stat.isFile()) boots.add(STANDARD_INPUT)
     this.ridPrefix = `${hash(`${stat.dev} ${stat.ino} ${stat.birthtimeMs}`)}.0`
   }
 
-  /** The last line that shows the kernel's clock is taken to be as old as the file. */
   boot(): BootTime | null {
-    if (!this.#bootIsKnown) {
-      this.#bootIsKnown = true
-      this.#boot = bootOfFile(0, this.#size, this.#modified)
-    }
-    return this.#boot
+    return this.#boots.of({ path: STANDARD_INPUT, modified: this.#modified })
   }
 
   position(): null {

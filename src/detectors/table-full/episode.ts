@@ -52,8 +52,6 @@ export interface Episode {
   unconfirmed: boolean
   /** without a namespace: its lines are known to be none of the watched ones', or several's */
   foreign: boolean
-  /** its times are a guess: they tell nothing of what another input saw */
-  isEstimated: boolean
   /** null: not looked at yet */
   fullest: Fullest | null
 }

@@ -20,7 +20,7 @@ export interface WallClock {
 }
 
 /** null for what is no date. Without a year it is the latest in which the time is not more than a day ahead of the receipt. */
-export function wallTime(clock: WallClock, context: LineContext): RecordTime | null {
+export function wallTime(clock: WallClock, context: Pick<LineContext, 'localClock' | 'receivedSec'>): RecordTime | null {
   const { month, usec } = clock
   if (month < 1) return null
   if (clock.year >= 0) {
@@ -35,7 +35,7 @@ export function wallTime(clock: WallClock, context: LineContext): RecordTime | n
   return null
 }
 
-function secondsIn(year: number, { month, day, hour, minute, second, offset }: WallClock, context: LineContext): number {
+function secondsIn(year: number, { month, day, hour, minute, second, offset }: WallClock, context: Pick<LineContext, 'localClock'>): number {
   const isLeap = (year % 4 === 0 && year % 100 !== 0) || year % 400 === 0
   if (day < 1 || day > DAYS[month - 1]! || (month === 2 && day === 29 && !isLeap)) return NaN
   if (offset === null) return context.localClock(year, month, day, hour, minute, second)
