@@ -1266,8 +1266,9 @@ function natOf({ protocol, orig, reply }: FlowLine): Record<string, unknown> | u
   const [origFrom, origTo] = gre ? [orig.srckey, orig.dstkey] : [orig.sport, orig.dport]
   const [replyFrom, replyTo] = gre ? [reply.srckey, reply.dstkey] : [reply.sport, reply.dport]
   const idChanged = reply.id !== undefined && reply.id !== orig.id
-  const snat = reply.dst !== orig.src || replyTo !== origFrom || idChanged
-  const dnat = reply.src !== orig.dst || replyFrom !== origTo
+  const differs = (one: string | number | undefined, other: string | number | undefined): boolean => (one === undefined || other === undefined ? one !== other : Number(one) !== Number(other))
+  const snat = reply.dst !== orig.src || differs(replyTo, origFrom) || idChanged
+  const dnat = reply.src !== orig.dst || differs(replyFrom, origTo)
   if (!snat && !dnat) return undefined
   return tidy({
     kind: snat && dnat ? 'both' : snat ? 'snat' : 'dnat',

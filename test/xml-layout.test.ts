@@ -111,6 +111,12 @@ describe('an element that breaks off', () => {
     expect(tally).toMatchObject({ rejected: 1, flows: 2 })
   })
 
+  test('and a document of JSON that breaks off have the numbers of their own lines', async () => {
+    const { lines } = await runText(`${row}{\n  "a": 1,\n${half}\n{"b"\n`, { emit: ['reject'] })
+    // the document may go on until another begins
+    expect(lines.map((line) => (JSON.parse(line) as { line: number }).line)).toEqual([4, 2, 11])
+  })
+
   test('without an end in sight is given up', async () => {
     const { tally } = await runText(`${half}\n${'    <dst>10.0.0.1</dst>\n'.repeat(5000)}${row}`)
     expect(tally).toMatchObject({ rejected: 1, flows: 1 })

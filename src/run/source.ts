@@ -75,6 +75,8 @@ export class Source implements Origin {
   #lineNumber = 0
   /** counter for record ids where there is no offset */
   #counter = 0
+  /** numbers of the lines that are held back, oldest first */
+  readonly #heldLines: number[] = []
   /** offset of the first line that a format holds back; -1 none */
   #heldFrom = -1
   #lastEvents = [0, 0]
@@ -405,7 +407,10 @@ export class Source implements Origin {
       context.reason = 'no reply tuple'
     }
     if (context.settled.length > 0) this.#settled()
-    if (outcome === HELD) this.#records.tally.held++
+    if (outcome === HELD) {
+      this.#records.tally.held++
+      this.#heldLines.push(this.#lineNumber - this.#joined)
+    }
     if (outcome === HELD && this.#heldFrom < 0) this.#heldFrom = this.#frame.offset + at - this.#frame.at
     return { outcome, behind }
   }
@@ -473,6 +478,7 @@ export class Source implements Origin {
     const heldFrom = this.#heldFrom
     this.#heldFrom = -1
     for (const [i, line] of lines.entries()) {
+      const number = this.#heldLines.shift() ?? this.#lineNumber
       const time = line.outcome === KERNEL ? line.kernel : line.outcome === NOTE ? (line.gap ?? line.sample) : line.record
       if (line.record !== null) tally.own(line.record.type, line.record.keys)
       else if (line.outcome === KERNEL) tally.kernel++
@@ -491,7 +497,7 @@ export class Source implements Origin {
         else handOn()
       } else if (line.outcome === REJECTED_LINE) {
         tally.rejected++
-        this.#records.reject({ ...this.#receivedTime(), line: this.#lineNumber, reason: line.reason, text: encoder.encode(line.text.replace(/\r$/, '')).subarray(0, SHOWN_BYTES), bytes: -1 }, this)
+        this.#records.reject({ ...this.#receivedTime(), line: number, reason: line.reason, text: encoder.encode(line.text.replace(/\r$/, '')).subarray(0, SHOWN_BYTES), bytes: -1 }, this)
       } else {
         tally.ignored++
       }
