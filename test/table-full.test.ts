@@ -3,6 +3,7 @@
  * status, seconds after T, then what it cost.
  */
 import { describe, expect, test } from 'vitest'
+import { EPISODES_MAX } from '../src/detectors/table-full/episode.js'
 import { QUIET_SEC_MIN, TableFull, type TableFullOptions } from '../src/detectors/table-full.js'
 import { type Alert, type KernelEvent, type KernelKind, type TableRecord, type Time, TIME_ESTIMATED } from '../src/event.js'
 import type { HoldersLook, TopHolders } from '../src/stage.js'
@@ -607,6 +608,39 @@ describe('a table was full', () => {
     ['94 %', [sample(10, A, 0, { count: 376 })], A, 11, false],
   ])('%s', (_, steps, netns, at, was) => {
     expect(wasFull(steps, netns, at)).toBe(was)
+  })
+})
+
+describe('a log that names more namespaces than anybody has', () => {
+  const named = Array.from({ length: 5000 }, (_, i) => 4_026_540_000 + i)
+  const steps = named.map((netns, i) => full(i / 1000, netns))
+
+  test('the first are told apart, the others share one episode, which says so; each line is counted once', () => {
+    const playing = new Play()
+    for (const step of steps) playing.step(step)
+    expect(playing.detector.openEpisodes).toHaveLength(EPISODES_MAX + 1)
+    playing.detector.finish()
+    const last = new Map(playing.alerts.map((alert) => [alert.episode, alert]))
+    expect(last.size).toBe(EPISODES_MAX + 1)
+    expect([...last.values()].reduce((sum, { drops }) => sum + drops!.logged, 0)).toBe(named.length)
+    const others = [...last.values()].filter(({ netns }) => netns === 0)
+    expect(others).toMatchObject([{ status: 'firing', drops: { logged: named.length - EPISODES_MAX, atLeast: named.length - EPISODES_MAX } }])
+    expect(others[0]!.summary).toContain(`in further namespaces (only ${EPISODES_MAX} are told apart at once): at least 4,744 packets dropped`)
+  })
+
+  test('they all end, and what comes then has its own again; also behind a checkpoint', () => {
+    const playing = new Play()
+    for (const step of steps) playing.step(step)
+    const saved = JSON.parse(JSON.stringify(playing.detector.save())) as unknown
+    const anew = new Play()
+    anew.detector.restore(saved)
+    for (const each of [playing, anew]) {
+      for (const step of ticks(5, 80)) each.step(step)
+      expect(each.detector.openEpisodes).toEqual([])
+      expect(each.alerts.filter(({ status }) => status === 'resolved')).toHaveLength(EPISODES_MAX + 1)
+      each.step(full(90, A))
+      expect(each.alerts.at(-1)).toMatchObject({ netns: A, status: 'firing', seq: 1 })
+    }
   })
 })
 

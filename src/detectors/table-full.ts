@@ -6,7 +6,7 @@
  */
 import { type Alert, type AlertRule, type KernelEvent, type KernelKind, type RecordTime, type Severity, type TableRecord, type Time, TIME_ESTIMATED, TIME_OWN, timeOf } from '../event.js'
 import type { FullTable, TopHolders } from '../stage.js'
-import { countSpans, type Episode, type EpisodeRule, logged, makeAlert, mix64, moveEpisode } from './table-full/episode.js'
+import { countSpans, type Episode, type EpisodeRule, EPISODES_MAX, logged, makeAlert, mix64, moveEpisode, OTHERS } from './table-full/episode.js'
 import { fuller, isWhole } from './table-full/fullest.js'
 import { addOwner, noWindow, renameOwner, type Window, windowOf } from './table-full/limiter.js'
 import { beginWatch, isWatched, knownFrom, levelUntil, moveWatch, nextSample, type Span, type Watch, watchedUntil } from './table-full/watch.js'
@@ -601,17 +601,23 @@ export class TableFull implements FullTable {
 
   /** The open episode that evidence belongs to, or a new one. */
   #evidence(evidence: Evidence): Episode {
-    const { rule, netns, at } = evidence
+    const { rule, at } = evidence
+    const netns = this.#placeOf(rule, evidence.netns)
     let episode = this.#find(rule, netns)
     // old lines that are read on purpose: the clock is far ahead, so the pause between two episodes shows only here
     if (episode !== undefined && at < this.#now - LATE && at - episode.ended >= this.#rules[rule].quietSec * 1e6) {
       this.#notice(episode, 'resolved', false)
       episode = undefined
     }
-    episode ??= this.#unnamedOf(evidence) ?? this.#open(rule, netns, evidence.started ?? at, evidence.seed)
+    episode ??= (netns === OTHERS ? undefined : this.#unnamedOf(evidence)) ?? this.#open(rule, netns, evidence.started ?? at, evidence.seed)
     episode.ended = Math.max(episode.ended, at)
     this.#hold(episode, at)
     return episode
+  }
+
+  /** Where the namespace has no episode and there is no room for one: that of all others. */
+  #placeOf(rule: EpisodeRule, netns: number): number {
+    return netns === 0 || this.#episodes.size < EPISODES_MAX || this.#find(rule, netns) !== undefined ? netns : OTHERS
   }
 
   /** An open episode without a namespace that turns out to be this namespace's. */
@@ -783,6 +789,7 @@ export class TableFull implements FullTable {
     for (const key of [netns, -1]) {
       const full = this.#full.get(key)
       if (full === undefined) {
+        if (this.#full.size >= NAMED_MAX) this.#full.delete([...this.#full.keys()].find((known) => known > 0)!)
         this.#full.set(key, { from: sec, to: sec })
         this.#soon(this.#now + PRUNE_EVERY)
       } else if (sec > full.to + FULL_LASTS_SEC || sec < full.from - FULL_LASTS_SEC) {

@@ -231,8 +231,11 @@ export class Records {
   alert(alert: Alert): void {
     this.tally.alert(alert.episode, alert.summary)
     if (alert.seq === 1) {
-      const key = `${alert.rule} ${alert.netns}`
-      const begun = this.begun.get(key) ?? { rule: alert.rule, netns: alert.netns, netnsName: alert.netnsName, count: 0 }
+      const own = `${alert.rule} ${alert.netns}`
+      // namespaces come and go: those behind the first are counted with those that have no name
+      const isOne = this.begun.has(own) || this.begun.size < TABLES_MAX
+      const key = isOne ? own : `${alert.rule} 0`
+      const begun = this.begun.get(key) ?? { rule: alert.rule, netns: isOne ? alert.netns : 0, netnsName: isOne ? alert.netnsName : '', count: 0 }
       begun.count++
       this.begun.set(key, begun)
     }

@@ -15,12 +15,18 @@ const DAY = 86_400e6
 /** The lines' clock counts from boot, and when that was is only guessed. */
 const GUESSED = '; its times are a guess, --boot-time makes them right'
 
+/** Open at once, of both rules. A log can name any number of namespaces, forged ones too: those beyond share one episode for each rule. */
+export const EPISODES_MAX = 256
+/** `netns` of that one. */
+export const OTHERS = -2
+
+
 /** Plain data: a checkpoint holds it. Times are microseconds since the epoch. */
 export interface Episode {
   /** names it within this run */
   readonly n: number
   readonly rule: EpisodeRule
-  /** 0 not known (yet) */
+  /** 0 not known (yet), or OTHERS */
   netns: number
   netnsName: string
   readonly id: string
@@ -117,7 +123,7 @@ export function makeAlert(episode: Episode, context: NoticeContext): Alert {
   return {
     ...timeOf(context.now),
     timeSource: context.timeSource,
-    netns: episode.netns,
+    netns: Math.max(0, episode.netns),
     netnsName: episode.netnsName,
     rule: episode.rule,
     status: context.status,
@@ -157,7 +163,7 @@ function dropsOf(episode: Episode, { crowded, logs }: NoticeContext): Drops {
 function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): string {
   const table = episode.rule === 'table_full' ? 'conntrack table' : 'conntrack expectation table'
   const name = episode.netnsName === '' ? '' : ` (${episode.netnsName})`
-  const where = episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
+  const where = episode.netns === OTHERS ? ` in further namespaces (only ${EPISODES_MAX} are told apart at once)` : episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
   const full = context.status === 'resolved' ? 'was full' : 'full'
   return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode)}${context.timeSource === TIME_ESTIMATED ? GUESSED : ''}`
 }
