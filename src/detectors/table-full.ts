@@ -671,21 +671,23 @@ export class TableFull implements FullTable {
   }
 
   /** Between samples: what is known now came since the last of them, and the kernel counts it too. */
-  #lookBetween(episode: Episode, isFresh = false): void {
+  #lookBetween(episode: Episode, isTold = false): void {
     const watch = this.#watchOf(episode)
     const isLevel = watch !== null && watch.count >= 0 && this.#now <= levelUntil(watch)
     const known = this.#options.holders?.known(episode.netns) ?? 0
-    this.#look(episode, isLevel ? Math.max(watch.count, Math.min(known, watch.max)) : -1, isFresh)
+    this.#look(episode, isLevel ? Math.max(watch.count, Math.min(known, watch.max)) : -1, isTold)
   }
 
   /** Who holds the table, if it is as full as never before in this episode. `count`: the kernel's, -1 not known. */
-  #look(episode: Episode, count: number, isFresh = false): void {
+  #look(episode: Episode, count: number, isTold = false): void {
     const { holders } = this.#options
     if (episode.rule !== 'table_full' || holders === null) return
     const isOver = this.#now > episode.ended + LOOK_UNTIL
     if (!isOver) this.#soon(this.#now + LOOK_EVERY)
     if (isOver && count < FULL_LEVEL * (this.#watchOf(episode)?.max ?? Infinity)) return
-    episode.fullest = fuller(episode.fullest, { at: this.#now, count, isFresh }, holders, episode.netns, episode.started)
+    // evidence that came since is of the table as it is now
+    const isFresh = isTold && episode.seq > 0 && episode.ended > (episode.fullest?.at ?? 0)
+    episode.fullest = fuller(episode.fullest, { at: this.#now, count, isTold, isFresh }, holders, episode.netns, episode.started)
   }
 
   #hold(episode: Episode, at: number): void {
@@ -727,8 +729,7 @@ export class TableFull implements FullTable {
   #notice(episode: Episode, status: Alert['status'], final: boolean): void {
     if (status === 'resolved' && this.#untold.has(episode)) this.#notice(episode, 'firing', false)
     this.#untold.delete(episode)
-    // evidence that came since is of the table as it is now
-    if (status === 'firing' && !final && episode.seq > 0 && episode.ended > (episode.fullest?.at ?? 0)) this.#lookBetween(episode, true)
+    if (status === 'firing' && !final) this.#lookBetween(episode, true)
     episode.seq++
     episode.grown = false
     episode.noticed = this.#now

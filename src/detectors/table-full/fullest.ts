@@ -5,9 +5,12 @@
 import { type Holder, type Time, timeOf } from '../../event.js'
 import type { HoldersLook, TopHolders } from '../../stage.js'
 
-/** Up to so many entries any further one is worth a look (some 0.2 ms); above, a part of them: a table that fills under evidence is looked at a few hundred times in all. */
+/**
+ * Up to so many entries any further one is worth a look (a millisecond). Above, a part of them, or a notice that tells it: a table of 400,000 that fills under
+ * evidence is so looked at three or four times, at 40 ms each, and not with each line.
+ */
 const LOOKS_FREE = 4096
-const FURTHER = 1 / 64
+const FURTHER = 1 / 2
 /** Below this part of the fullest level it is another moment, however many entries are known by then. */
 const SAME_LEVEL = 0.9
 
@@ -27,19 +30,21 @@ export interface Moment {
   readonly at: number
   /** the kernel's count, -1 not known */
   readonly count: number
-  /** an equal one takes the place of the last: there is new evidence */
+  /** a notice is due: any further entry is worth a look, */
+  readonly isTold: boolean
+  /** and an equal moment takes the place of the last, for there is new evidence */
   readonly isFresh: boolean
 }
 
 /** The fuller one of `before` and the table as it is now. `since`: from when on a flow is new. */
-export function fuller(before: Fullest | null, { at, count, isFresh }: Moment, holders: TopHolders, netns: number, since: number): Fullest | null {
+export function fuller(before: Fullest | null, { at, count, isTold, isFresh }: Moment, holders: TopHolders, netns: number, since: number): Fullest | null {
   // entries whose end was lost are known beyond the kernel's count
   const limit = count < 0 ? Infinity : count
   const known = Math.min(holders.known(netns), limit)
   if (before !== null) {
     if (count >= 0 && count < before.level * SAME_LEVEL) return before
-    const more = known > LOOKS_FREE ? known * FURTHER : 1
-    if (known < before.known + (isFresh ? 0 : more)) return count > before.level ? { ...before, level: count } : before
+    const more = isFresh ? 0 : isTold || known <= LOOKS_FREE ? 1 : before.known * FURTHER
+    if (known < before.known + more) return count > before.level ? { ...before, level: count } : before
   }
   const look = known === 0 ? NOTHING : holders.look(netns, at, since)
   if (look === null) return before
