@@ -79,7 +79,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
     takeStep: () => options.host?.clock.takeStep() ?? 0,
     tellStep: (from, to) => records.ownGap({ ...to, timeSource: 0, cause: 'clock_jump', count: 0, atLeast: -1, from, to }, 'clock'),
     report: (message) => diagnostics.push(message),
-    sourceOf: (input, isMerged) =>
+    sourceOf: (input) =>
       new Source(
         {
           input,
@@ -94,7 +94,6 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
           diagnose: (message) => diagnostics.push(message),
         },
         records,
-        isMerged,
       ),
   })
   const { failure, missing } = await run.toEnd()

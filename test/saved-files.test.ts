@@ -85,6 +85,13 @@ describe('saved files by name', () => {
     expect(records.at(-1)).toMatchObject({ final: true, drops: { logged: 4 } })
   })
 
+  test('a log that is held back until its clock is known, alone and beside another', async () => {
+    const log = fixture('kernel-log.incident.kmsg')
+    for (const name of ['one.txt', 'two.txt']) writeFileSync(scratch(name), log)
+    expect((await read('--emit', 'kernel', scratch('one.txt'))).lines).toHaveLength(44)
+    expect((await read('--emit', 'kernel', scratch('one.txt'), scratch('two.txt'))).lines).toHaveLength(88)
+  })
+
   test('a path with brackets in it is that path', async () => {
     writeFileSync(scratch('a[1].txt'), events)
     expect((await read(scratch('a[1].txt'))).done).toMatchObject({ flows: 626 })

@@ -151,7 +151,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     takeStep: world.takeStep,
     tellStep: (from, to) => records.ownGap({ ...to, timeSource: 0, cause: 'clock_jump', count: 0, atLeast: -1, from, to }, `${world.random}:c${++steps}`),
     report,
-    sourceOf: (input, isMerged) =>
+    sourceOf: (input) =>
       new Source(
         {
           input,
@@ -165,7 +165,6 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
           diagnose: (message) => void log.warn(message, plan.isRun ? { input: input.name } : {}),
         },
         records,
-        isMerged,
       ),
     onTick: () => memory?.keep(running, channels!),
   })

@@ -21,7 +21,7 @@ export interface RunParts {
   readonly feeds: readonly FeedParts[]
   readonly records: Records
   readonly channels: Channels
-  readonly sourceOf: (input: Input, isMerged: boolean) => Source
+  readonly sourceOf: (input: Input) => Source
   /** all inputs end: merge them by time */
   readonly once: boolean
   readonly now: () => Time
@@ -184,7 +184,7 @@ export class Run {
       await feed.open((input) => {
         input.onIdle = () => channels.flush()
         this.opened.set(feed, '')
-        const source = sourceOf(input, this.#parts.once)
+        const source = sourceOf(input)
         this.#sources.push(source)
         this.#feedOf.set(source, feed)
         records.add(source)

@@ -86,15 +86,14 @@ export class Source implements Origin {
   #settling = -1
   #settlingFrom = 0
   /** merged: the piece that was read last, how far it is used, and the records that wait for their turn */
-  readonly #isMerged: boolean
+  #isMerged = false
   #piece: Uint8Array = NOTHING
   #used = 0
   readonly #waiting: WaitingRecord[] = []
   #ended = false
 
-  constructor(parts: SourceParts, records: Records, isMerged: boolean) {
+  constructor(parts: SourceParts, records: Records) {
     this.#parts = parts
-    this.#isMerged = isMerged
     this.#records = records
     this.input = parts.input
     this.context = parts.context
@@ -187,6 +186,7 @@ export class Source implements Origin {
   /** The time of the next record, of an input that ends; null at the end. What has no time is handed on at once. */
   async peek(): Promise<Time | null> {
     const { channels } = this.#records
+    this.#isMerged = true
     while (this.#waiting.length === 0 && !this.#ended) {
       if (channels.isFull) await channels.turn()
       if (channels.isGone) return null
