@@ -79,6 +79,7 @@ const ENDINGS = ['exit', 'disconnect', 'SIGINT', 'SIGTERM', 'SIGHUP']
 export class Lab {
   readonly #id = `${PREFIX}${process.pid}-${randomBytes(3).toString('hex')}`
   dir = '' // for files; goes with the lab
+  env: NodeJS.ProcessEnv = {} // for what goes on, beside this process's
   readonly #children = new Set<ChildProcess>()
   // The test runner's worker may be told to end, or lose its parent; then it ends as if nobody had listened.
   readonly #atEnd = (why: unknown) => {
@@ -96,7 +97,7 @@ export class Lab {
 
   /** A command that goes on (and its children) until the lab is taken down; its stdin is open until then. */
   start(command: string, args: string[]): ChildProcessWithoutNullStreams {
-    const child = spawn(command, args, { env, detached: true }) // a process group of its own, to be killed as one
+    const child = spawn(command, args, { env: { ...env, ...this.env }, detached: true }) // a process group of its own, to be killed as one
     child.stdin.on('error', () => {})
     this.#children.add(child)
     child.once('exit', () => this.#children.delete(child))
