@@ -68,6 +68,8 @@ export interface FeedOptions extends World {
   readonly boots: KernelBoots
   /** a number of its own for each input of a run */
   readonly number: number
+  /** what of this run's own output a file is, '' none */
+  readonly isOwn?: (path: string, stat: { readonly dev: bigint; readonly ino: bigint }) => string
   /** for an input that is not open yet */
   readonly report: (message: string) => void
 }
@@ -105,7 +107,7 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
       return (await import('./inputs/table.js')).tableFeed({ name, env, once, random, now, netns: input.netns, everyMs: input.every })
     case 'file':
       return (await import('./inputs/files.js')).filesFeed({
-        ...{ name, patterns: input.path, exclude: input.exclude, once, saved },
+        ...{ name, patterns: input.path, exclude: input.exclude, once, saved, isOwn: options.isOwn ?? (() => '') },
         from: input.from === 'start' || once ? 'start' : 'end',
         history: input.compressed,
         rotateWaitMs: input.rotate_wait,

@@ -249,6 +249,19 @@ describe('answers', () => {
     expect(letters.refusals).toHaveLength(1)
   })
 
+  test.each([400, 413, 422])('%i is said with the first refusal, in the words of the receiver, without what is secret, and then seldom', async (code) => {
+    const receiver = await receive()
+    receiver.usual = status(code, {}, 'who is t0ken-abc? mark is too "large"')
+    const { webhook, queue, reports } = open(receiver.url(), { token: secret('t0ken-abc'), batch: { records: 1, bytes: 1e6, every: 0 } })
+    for (let n = 1; n <= 25; n++) await webhook.write(page(flow(n)))
+    await until(() => queue.length === 0, 'all refused')
+    const said = reports.filter((report) => report.includes('refuses'))
+    expect(said).toHaveLength(2)
+    expect(said[0]).toContain(`it refuses a record for good, with ${code}: who is [secret]? mark is too "large". What it refuses is kept among the dead letters`)
+    expect(said[1]).toContain(`it refuses records (10 so far) for good, with ${code}`)
+    expect(webhook.status()).toMatchObject({ refused: 25, sent: 0 })
+  })
+
   test('501 is not tried again', async () => {
     const receiver = await receive()
     receiver.replies = [status(501)]

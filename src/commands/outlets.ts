@@ -112,6 +112,11 @@ export class Outlets {
     for (const output of this.#outputs.values()) output.tellLosses?.()
   }
 
+  /** Before anything was written to them. */
+  closeUnused(): Promise<void> {
+    return closeAll(this.#outputs.values())
+  }
+
   /** Webhooks first: what one of them could not deliver is told by the others. */
   async close(channels: Channels): Promise<void> {
     const isWebhook = (output: Output): boolean => this.#plan.outputs.some(({ name, type }) => name === output.name && type === 'webhook')

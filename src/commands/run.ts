@@ -23,6 +23,7 @@ import { type Feed, type FullTable, type Input, type KernelFacts, type LineConte
 import { Tally } from '../tally.js'
 import { Memory } from './memory.js'
 import { Outlets } from './outlets.js'
+import { OwnFiles } from './own-files.js'
 import { type Plan, planOf, ruleOptions } from './plan.js'
 import { Reload } from './reload.js'
 import { Service } from './watched.js'
@@ -131,7 +132,15 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     return done(FAILED)
   }
   const boots = new Boots(plan.clock)
-  const feedOptions = (number: number): FeedOptions => ({ ...world, boots, once: plan.once, saved: memory?.saved ?? {}, number, report })
+  let planNow = (): Plan => plan
+  const ownFiles = new OwnFiles(() => planNow())
+  const ownFault = await ownFiles.fault()
+  if (ownFault !== '') {
+    await outlets.closeUnused()
+    await log.error(ownFault)
+    return done(BAD_USAGE)
+  }
+  const feedOptions = (number: number): FeedOptions => ({ ...world, boots, isOwn: (path, stat) => ownFiles.whatIs(path, stat), once: plan.once, saved: memory?.saved ?? {}, number, report })
   const opened = plan.watchesHost ? await hostFeeds(plan.inputs, feedOptions(0)) : await Promise.all(plan.inputs.map((input, i) => feedOf(input, feedOptions(i))))
   const feeds = new Map<string, Feed>(plan.inputs.map(({ name }, i) => [name, opened[i]!]))
   let inputs = opened.length + 1
@@ -184,6 +193,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
       return feedOf(input, saved === null ? options : { ...options, saved: saved.length === 0 ? {} : { [input.name]: saved } })
     },
   })
+  planNow = () => reload.plan
   try {
     await service.begin()
   } catch (error) {

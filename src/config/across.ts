@@ -13,9 +13,10 @@ import { isMap } from './issues.js'
 /** Inputs of a configuration that names none. */
 const HOST_INPUTS = ['kmsg', 'journal', 'table', 'conntrack'] as const
 
-export function checkAcross(document: ConfigDocument, file: string): ConfigError[] {
+/** `all`: with the parts that the command line has put in the place of the document's. */
+export function checkAcross(document: ConfigDocument, all: unknown, file: string): ConfigError[] {
   const { data } = document
-  if (!isMap(data)) return []
+  if (!isMap(data) || !isMap(all)) return []
   const fault = (path: Path, message: string, more: Partial<ConfigError> = {}): ConfigError => ({
     file,
     ...document.valuePlace(path),
@@ -26,9 +27,9 @@ export function checkAcross(document: ConfigDocument, file: string): ConfigError
   const inputs = partsOf(data['inputs'])
   const outputs = partsOf(data['outputs'])
   return [
-    ...twice(inputs, 'inputs', (input) => (input['type'] === 'stdin' ? 'standard input' : null), 'type', fault),
-    ...twice(outputs, 'outputs', destinationOf, 'path', fault),
-    ...ownOutput(inputs, outputs, fault),
+    ...twice(partsOf(all['inputs']), 'inputs', (input) => (input['type'] === 'stdin' ? 'standard input' : null), 'type', fault),
+    ...twice(partsOf(all['outputs']), 'outputs', destinationOf, 'path', fault),
+    ...ownOutput(partsOf(all['inputs']), partsOf(all['outputs']), fault),
     ...neverWritten(data['emit'], outputs, fault),
     ...unknownInputs(inputs, data, outputs, fault),
   ]

@@ -61,7 +61,7 @@ function check(document: ConfigDocument, file: string, read: ReadFile, env: Env,
   const errors = [
     ...document.errors,
     ...withoutMisspelled((result.error?.issues ?? []).flatMap((issue) => errorsOf(issue, [], document, file))),
-    ...checkAcross(document, file),
+    ...checkAcross(document, data, file),
   ]
   // a variable that could not be put in leaves a text behind of which the shape complains once more
   const unset = new Set(document.errors.map((error) => error.path))

@@ -75,6 +75,8 @@ export interface FilesOptions {
   readonly patterns: readonly string[]
   /** of these globs none is read; one without a slash is for names */
   readonly exclude?: readonly string[]
+  /** what of this run's own output a file is, '' none: that is not read */
+  readonly isOwn?: (path: string, stat: { readonly dev: bigint; readonly ino: bigint }) => string
   /** where files begin that are there at the start; those that appear later are read whole */
   readonly from: 'start' | 'end'
   /** to the end that they have, and no further */
@@ -106,6 +108,7 @@ export interface FilesOptions {
 
 const defaults = {
   exclude: [],
+  isOwn: () => '',
   history: false,
   rotateWaitMs: 5000,
   maxOpen: 512,
@@ -166,6 +169,8 @@ class FilesFeed implements Feed, Shared {
   buffers = new Buffers(CHUNK_BYTES_MAX)
   readonly #options: Required<FilesOptions>
   readonly #isExcluded: (path: string) => boolean
+  /** by file and path: what of this run's own output it is, '' none */
+  #own = new Map<string, string>()
   #patterns: readonly Pattern[] = []
   #add: (input: Input) => void = () => {}
   readonly #inputs = new Set<Input>()
@@ -365,7 +370,7 @@ class FilesFeed implements Feed, Shared {
   // what is there
 
   async #scan(): Promise<void> {
-    const found = await discover(this.#patterns, this.#isExcluded)
+    const found = this.#withoutOwn(await discover(this.#patterns, this.#isExcluded))
     if (this.#isStopped) return
     const isFirst = this.#isFirst
     const listed = new Map<string, Promise<Listing>>()
@@ -390,6 +395,20 @@ class FilesFeed implements Feed, Shared {
     this.#gone = this.#gone.filter(({ until }) => performance.now() < until)
     this.#nameAll()
     await this.#watch(found)
+  }
+
+  /** What the program writes itself is left out, and said once of each. */
+  #withoutOwn(found: Discovery): Discovery {
+    const before = this.#own
+    this.#own = new Map()
+    for (const { path, stat } of found.files) {
+      const key = `${keyOf(identityOf(stat))} ${path}`
+      const known = before.get(key)
+      const own = known ?? this.#options.isOwn(path, stat)
+      this.#own.set(key, own)
+      if (own !== '') this.tellOnce(`own ${key}`, `${shown(path)} is not read: it is ${own}, and a run would read what it writes`)
+    }
+    return { ...found, files: found.files.filter(({ path, stat }) => this.#own.get(`${keyOf(identityOf(stat))} ${path}`) === '') }
   }
 
   /** Tells the files that are known where they are, and gives those that are not. */

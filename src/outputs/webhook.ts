@@ -91,6 +91,8 @@ class WebhookOutput implements Webhook {
   #takesGzip: 'maybe' | 'yes' | 'no'
   #paused = ''
   #lastError = ''
+  /** records refused for good, by status */
+  readonly #refusals = new Map<number, number>()
   #lastRefusal = { status: 0, body: new Uint8Array(0) as Uint8Array }
   #lastSuccess: number | null = null
   #isReported = false
@@ -336,7 +338,18 @@ class WebhookOutput implements Webhook {
   #giveUp(piece: readonly Outgoing[]): Promise<boolean> {
     const { status, body } = this.#lastRefusal
     const reason = status === 413 ? 'too large' : 'refused'
+    this.#sayRefusal(piece.length, status, body)
     return this.#options.deadLetters.add(piece.map(({ record }) => ({ record: record.bytes, status, reason, body })))
+  }
+
+  /** The first of a status, and then each time there are ten times as many. */
+  #sayRefusal(count: number, status: number, body: Uint8Array): void {
+    const before = this.#refusals.get(status) ?? 0
+    const now = before + count
+    this.#refusals.set(status, now)
+    if (before > 0 && Math.floor(Math.log10(before)) === Math.floor(Math.log10(now))) return
+    const words = this.#answerText(body)
+    this.#report(`it refuses ${now === 1 ? 'a record' : `records (${now} so far)`} for good, with ${status}${words === '' ? '' : `: ${words}`}. What it refuses is kept among the dead letters (conntrail deadletters list)`)
   }
 
   /** Open alerts, once more: an Alertmanager that does not take them now is asked again when it takes anything. */
