@@ -7,8 +7,12 @@ import { appendFileSync, closeSync, openSync, readFileSync, writeFileSync } from
 import { afterEach, expect, test } from 'vitest'
 import { cleanUp, freePort, program, scratch, sleep } from './process-harness.js'
 import { configured, Life } from './run-harness.js'
+import { receive, stopReceivers } from './webhook-harness.js'
 
-afterEach(cleanUp)
+afterEach(async () => {
+  cleanUp()
+  await stopReceivers()
+})
 
 const begun = (n: number): string => `[1795342488.859837]\t    [NEW] udp      17 30 src=10.0.0.${n} dst=10.1.2.2 sport=5 dport=53 [UNREPLIED] src=10.1.2.2 dst=10.0.0.${n} sport=53 dport=5 id=${n}\n`
 const row = (n: number, timeout = 30): string => `udp      17 ${timeout} src=10.9.0.${n} dst=10.1.2.2 sport=5 dport=53 src=10.1.2.2 dst=10.9.0.${n} sport=53 dport=5 use=1\n`
@@ -94,4 +98,15 @@ test('standard output behind a spool counts what it wrote, what it dropped and w
   expect(done.written).toBe(written)
   expect(written + done.lost['out']! + done.spool['out']!).toBe(lines)
   expect(done.lost['out']).toBeGreaterThan(0)
+})
+
+test('what a receiver turns down is refused in the sums, by output, and not written', async () => {
+  const receiver = await receive()
+  receiver.usual = ({ text }, response) => void response.writeHead(/"mark":[1-3]\b/.test(text) ? 422 : 204).end('no such mark')
+  const outputs = { hook: { type: 'webhook', url: receiver.url(), when: { type: 'flow' }, batch: { records: 1, bytes: '1KB', every: '0s' } }, all: { type: 'file', path: scratch('all.ndjson') } }
+  writeFileSync(scratch('in.log'), Array.from({ length: 8 }, (_, i) => begun(i).replace('id=', `mark=${i + 1} id=`)).join(''))
+  const life = new Life(['run', '-c', configured('refused.json', { once: true, emit: ['flow'], inputs: { in: { type: 'file', path: scratch('in.log'), from: 'start' } }, outputs })])
+  expect(await life.ended()).toBe(0)
+  expect(life.done).toMatchObject({ written: 8 + 5, outputs: { hook: 5, all: 8 }, refused: { hook: 3 }, lost: { hook: 0 }, spool: { hook: 0 } })
+  expect(life.messages.filter((message) => message.includes('refuses'))).toEqual([expect.stringContaining('with 422: no such mark')])
 })

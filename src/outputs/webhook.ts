@@ -335,21 +335,22 @@ class WebhookOutput implements Webhook {
   }
 
   /** What the receiver will never take. False: it cannot be kept either. */
-  #giveUp(piece: readonly Outgoing[]): Promise<boolean> {
+  async #giveUp(piece: readonly Outgoing[]): Promise<boolean> {
     const { status, body } = this.#lastRefusal
     const reason = status === 413 ? 'too large' : 'refused'
-    this.#sayRefusal(piece.length, status, body)
-    return this.#options.deadLetters.add(piece.map(({ record }) => ({ record: record.bytes, status, reason, body })))
+    const isKept = await this.#options.deadLetters.add(piece.map(({ record }) => ({ record: record.bytes, status, reason, body })))
+    this.#sayRefusal(piece.length, status, body, isKept)
+    return isKept
   }
 
   /** The first of a status, and then each time there are ten times as many. */
-  #sayRefusal(count: number, status: number, body: Uint8Array): void {
+  #sayRefusal(count: number, status: number, body: Uint8Array, isKept: boolean): void {
     const before = this.#refusals.get(status) ?? 0
     const now = before + count
     this.#refusals.set(status, now)
     if (before > 0 && Math.floor(Math.log10(before)) === Math.floor(Math.log10(now))) return
     const words = this.#answerText(body)
-    this.#report(`it refuses ${now === 1 ? 'a record' : `records (${now} so far)`} for good, with ${status}${words === '' ? '' : `: ${words}`}. What it refuses is kept among the dead letters (conntrail deadletters list)`)
+    this.#report(`it refuses ${now === 1 ? 'a record' : `records (${now} so far)`} for good, with ${status}${words === '' ? '' : `: ${words}`}. ${isKept ? 'What it refuses is kept among the dead letters (conntrail deadletters list)' : 'Dead letters cannot be kept: it is lost'}`)
   }
 
   /** Open alerts, once more: an Alertmanager that does not take them now is asked again when it takes anything. */

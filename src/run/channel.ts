@@ -183,8 +183,10 @@ export class Channels {
     const status = queue.output.status?.()
     const written = queue.total + (before?.written ?? 0)
     if (status === undefined) return { written, spooled: before?.spooled ?? null }
-    const lost = Object.values(status.lostBy).reduce((sum, count) => sum + count, 0)
-    return { written, spooled: { refused: status.refused + (before?.spooled?.refused ?? 0), lost: lost + (before?.spooled?.lost ?? 0), waiting: status.queueRecords } }
+    // refused records that could not be kept as dead letters are lost by that reason
+    const { refused: unkept = 0, ...others } = status.lostBy
+    const lost = Object.values(others).reduce((sum, count) => sum + count, 0)
+    return { written, spooled: { refused: status.refused + unkept + (before?.spooled?.refused ?? 0), lost: lost + (before?.spooled?.lost ?? 0), waiting: status.queueRecords } }
   }
 
   get numbers(): readonly OutputCounts[] {
