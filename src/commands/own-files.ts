@@ -2,7 +2,7 @@
  * What a run writes itself, by device and inode, so that it is never read by it, under whatever name: links, a redirected standard output, a file that was rotated
  * into an input's glob, the state directory.
  */
-import { type BigIntStats, fstatSync, realpathSync, statSync } from 'node:fs'
+import { type BigIntStats, existsSync, fstatSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { discover, matcherOf, patternOf } from '../inputs/files/glob.js'
 import type { Plan } from './plan.js'
@@ -49,7 +49,7 @@ export class OwnFiles {
         if (output !== '') return `standard input is the file of ${output}: a run would read what it writes; write to another file`
       }
       if (input.type !== 'file') continue
-      const { files } = await discover(input.path.map(patternOf), matcherOf(input.exclude))
+      const { files } = await discover(input.path.map((path) => patternOf(path, existsSync(path))), matcherOf(input.exclude))
       for (const { path, stat } of files) {
         const output = this.outputThat(stat)
         if (output !== '') return `input ${input.name} reads ${path}, which is the file of ${output}: a run would read what it writes; write elsewhere, or exclude it from the input`
