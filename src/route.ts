@@ -30,6 +30,13 @@ export class Route {
     else this.flows = isFree && takesFlows(where) === 'all' && takesFlows(when) === 'all' ? 'all' : 'some'
   }
 
+  /** What is asked for together no record can have. */
+  get isEmpty(): boolean {
+    const { since, until, where, when = [] } = this.#options
+    const takes = (conditions: readonly Condition[], type: RecordType): boolean => conditions.length === 0 || conditions.some(({ types }) => types.has(type))
+    return since >= until || !this.#options.emit.some((type) => takes(where, type) && takes(when, type))
+  }
+
   wantsFlow(event: FlowEvent, origin: RecordOrigin): boolean {
     const { transitionsOnly, where, when = [] } = this.#options
     if (this.flows === 'none' || (transitionsOnly && event.from === FROM_NONE) || !this.#inWindow(event)) return false

@@ -131,6 +131,8 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     await log.error(messageOf(error))
     return done(FAILED)
   }
+  for (const { route, outputs } of outlets.channels())
+    if (route.isEmpty) report(`output ${outputs.map(({ name }) => name).join(', ')}: nothing is written: no record fits emit, where, when, since and until together`)
   const boots = new Boots(plan.clock)
   let planNow = (): Plan => plan
   const ownFiles = new OwnFiles(() => planNow())
