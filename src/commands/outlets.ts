@@ -50,7 +50,7 @@ export class Outlets {
   async prepare(next: Plan, { newOutputs }: Changes): Promise<Map<string, Output>> {
     const made = new Map<string, Output>()
     try {
-      for (const output of next.outputs) if (newOutputs.includes(output.name) && !this.#isHeld(next, output.name)) made.set(output.name, await this.#opened(output, next))
+      for (const output of next.outputs) if (newOutputs.includes(output.name) && this.#holdersOf(output).length === 0) made.set(output.name, await this.#opened(output, next))
     } catch (error) {
       await closeAll(made.values())
       throw error
@@ -59,42 +59,41 @@ export class Outlets {
   }
 
   /** Between two batches: the records so far go to the outputs that they were for. Throws with the old ones in their places. */
-  async exchange(next: Plan, { oldOutputs, newOutputs }: Changes, made: ReadonlyMap<string, Output>, channels: Channels): Promise<void> {
+  async exchange(next: Plan, { oldOutputs, newOutputs }: Changes, made: Map<string, Output>, channels: Channels): Promise<void> {
     await channels.drained()
-    const changed: string[] = []
+    const held = next.outputs.filter((output) => newOutputs.includes(output.name) && this.#holdersOf(output).length > 0)
+    const holders = new Set(held.flatMap((output) => this.#holdersOf(output)))
     try {
-      for (const output of next.outputs.filter(({ name }) => newOutputs.includes(name) && this.#isHeld(next, name))) {
-        changed.push(output.name)
-        await this.#outputs.get(output.name)!.close()
-        this.#outputs.set(output.name, await this.#opened(output, next))
-      }
+      for (const name of holders) await this.#end(name)
+      for (const output of held) made.set(output.name, await this.#opened(output, next))
     } catch (error) {
-      for (const name of changed) {
-        // the last of them is the one that was closed and could not be opened
-        if (name !== changed.at(-1)) await this.#outputs.get(name)!.close()
-        this.#outputs.set(name, await this.#opened(this.#plan.outputs.find((before) => before.name === name)!, this.#plan))
-      }
-      channels.replace(this.channels())
       await closeAll(made.values())
+      for (const name of holders) this.#outputs.set(name, await this.#opened(this.#plan.outputs.find((before) => before.name === name)!, this.#plan))
+      channels.replace(this.channels())
       throw error
     }
-    for (const name of oldOutputs.filter((each) => !this.#isHeld(next, each) || !next.outputs.some((output) => output.name === each))) {
-      await this.#outputs.get(name)!.close()
-      this.#outputs.delete(name)
-    }
+    for (const name of oldOutputs) if (!holders.has(name)) await this.#end(name)
     for (const [name, output] of made) this.#outputs.set(name, output)
     this.#plan = next
     channels.replace(this.channels())
+  }
+
+  /** Nobody else may close it, or open it anew, any more. */
+  async #end(name: string): Promise<void> {
+    const output = this.#outputs.get(name)!
+    this.#outputs.delete(name)
+    await output.close()
   }
 
   #opened(config: Plan['outputs'][number], { outputs }: Plan): Promise<Output> {
     return outputOf(config, { ...this.#options, spools: outputs.filter(({ when_full }) => when_full !== 'block').length })
   }
 
-  /** A spool is opened by one at a time, and so is a file whose tail may be half written. */
-  #isHeld(next: Plan, name: string): boolean {
-    const [old, anew] = [this.#plan, next].map(({ outputs }) => outputs.find((output) => output.name === name))
-    return (old !== undefined && old.when_full !== 'block') || old?.type === 'webhook' || (old?.type === 'file' && anew?.type === 'file' && old.path === anew.path)
+  /** Names of the old outputs that must be closed before: a spool is opened by one at a time, and so is a file, whatever its output is called, whose tail may be half written. */
+  #holdersOf(anew: Plan['outputs'][number]): string[] {
+    const isHolder = (old: Plan['outputs'][number]): boolean =>
+      (old.name === anew.name && (old.when_full !== 'block' || old.type === 'webhook')) || (old.type === 'file' && anew.type === 'file' && old.path === anew.path)
+    return this.#plan.outputs.filter(isHolder).map(({ name }) => name)
   }
 
   /** Files that were renamed are left for new ones. */

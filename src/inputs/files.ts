@@ -277,6 +277,10 @@ class FilesFeed implements Feed, Shared {
     this.diagnose(message)
   }
 
+  get isCrowded(): boolean {
+    return this.#hot.size > this.#options.maxOpen
+  }
+
   heat(file: FollowedFile): void {
     if (this.#isStopped) return
     this.#hot.add(file)

@@ -95,7 +95,8 @@ class FileOutput implements Output {
   #isWriting = false
   /** a page is being written */
   #isMidPage = false
-  #isClosed = false
+  #onPageEnd: () => void = nothing
+  #closing: Promise<void> | null = null
   /** looks in a row that have found nothing at the path */
   #absent = 0
   /** it was removed: nothing that is written to it now counts as safe */
@@ -131,6 +132,7 @@ class FileOutput implements Output {
 
   /** One asynchronous function for the usual case, in which all is taken at once: it is done for every page. */
   async write(bytes: Uint8Array): Promise<boolean> {
+    if (this.#isClosing) throw new Error(`${this.#options.path} is closed`)
     this.#isWriting = true
     try {
       this.#rotateIfDue(bytes.length)
@@ -157,22 +159,27 @@ class FileOutput implements Output {
       if (this.#retryMs > 0) this.#options.report(`output ${this.name}: writes again`)
       this.#retryMs = 0
       this.#file.settled = this.#file.size
-      this.#isMidPage = false
+      this.#pageEnds()
       if (this.#isAstray) this.#look(true)
       if (this.#options.fsync === 'always') await this.#untilSafe()
       return true
     } finally {
       this.#isWriting = false
-      this.#isMidPage = false
+      this.#pageEnds()
       this.#reopenIfDue()
     }
+  }
+
+  #pageEnds(): void {
+    this.#isMidPage = false
+    this.#onPageEnd()
   }
 
   /** Waits for what can be mended, and gives where to go on. */
   async #refused(error: NodeJS.ErrnoException, bytes: Uint8Array, from: number): Promise<number> {
     const { code = '', message } = error
     const whole = this.#isFile ? this.#dropTail(bytes, from) : from
-    if (!this.#isFile || !PASSING.has(code) || this.#isClosed) throw error
+    if (!this.#isFile || !PASSING.has(code) || this.#isClosing) throw error
     if (this.#retryMs === 0) this.#options.report(`output ${this.name}: ${message}; nothing is lost: it is tried again until it fits`)
     this.#retryMs = this.#retryMs === 0 ? RETRY_MS : Math.min(RETRY_MS_MAX, this.#retryMs * 2)
     // it may have been removed to make room
@@ -188,18 +195,23 @@ class FileOutput implements Output {
    */
   sync(): Promise<void> {
     if (!this.#isFile) return Promise.resolve()
-    const turn = this.#syncing.then(() => this.#sync())
+    return this.#closing === null ? this.#inTurn(() => this.#sync()) : this.#closing.then(() => this.#checkSafe())
+  }
+
+  /** One after the other: what closes descriptors is never among those that use them. */
+  #inTurn(what: () => Promise<void>): Promise<void> {
+    const turn = this.#syncing.then(what)
     this.#syncing = turn.catch(() => {})
     return turn
   }
 
   async #sync(): Promise<void> {
-    if (this.#isClosed) return
     this.#look(!this.#isMidPage)
     if (this.#options.fsync === 'never') return this.#checkName()
     try {
       for (const old of [...this.#left]) {
         await makeSafe(old)
+        // its number may be another's as soon as it is closed, and so nobody's here before
         this.#left = this.#left.filter((one) => one !== old)
         await promisify(close)(old.fd)
       }
@@ -215,6 +227,11 @@ class FileOutput implements Output {
     this.#checkName()
   }
 
+  #checkSafe(): void {
+    if (this.#isUnsafe) throw new Error(`${this.#options.path} could not be made safe`)
+    this.#checkName()
+  }
+
   #checkName(): void {
     if (this.#isAstray || this.#owed.length > 0) throw new Error(`${this.#options.path} was removed`)
   }
@@ -224,7 +241,7 @@ class FileOutput implements Output {
       try {
         return await this.sync()
       } catch (error) {
-        if (this.#isClosed) throw error
+        if (this.#isClosing) throw error
         await new Promise((resolve) => setTimeout(resolve, wait))
         this.attempts++
       }
@@ -316,7 +333,7 @@ class FileOutput implements Output {
   }
 
   #reopenIfDue(): void {
-    if (!this.#isReopenDue || this.#isClosed) return
+    if (!this.#isReopenDue || this.#isClosing) return
     this.#isReopenDue = false
     // asked for by name, it is told each time
     this.#cannotGoOn = false
@@ -335,12 +352,20 @@ class FileOutput implements Output {
     for (const { fd } of this.#left.splice(0)) closeSync(fd)
   }
 
-  async close(): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer)
-    await this.sync().catch(() => {})
-    this.#isClosed = true
-    await this.#housekeeping
-    for (const { fd } of [...this.#left, this.#file]) closeSync(fd)
+  /** The last turn: from the moment it is asked for, nothing is opened anew, and what goes on with the descriptors comes to its end first. */
+  close(): Promise<void> {
+    for (const timer of this.#timers.splice(0)) clearInterval(timer)
+    this.#closing ??= this.#inTurn(async () => {
+      if (this.#isMidPage) await new Promise<void>((resolve) => (this.#onPageEnd = resolve))
+      if (this.#isFile) await this.#sync().catch(() => {})
+      await this.#housekeeping
+      for (const { fd } of [...this.#left.splice(0), this.#file]) closeSync(fd)
+    })
+    return this.#closing
+  }
+
+  get #isClosing(): boolean {
+    return this.#closing !== null
   }
 
   #periodOf(milliseconds: number): number {
@@ -379,7 +404,7 @@ class FileOutput implements Output {
         await removeOld(path, rotate!, this.#file.size)
         if (rotate!.compress === 'none') return
         for (const file of await putAside(path)) {
-          if (this.#isClosed || file.isCompressed) continue
+          if (this.#isClosing || file.isCompressed) continue
           this.#block ??= new Uint8Array(COMPRESS_BLOCK_BYTES)
           await compress(file.path, rotate!.compress, this.#block)
         }
@@ -615,3 +640,5 @@ function mendTail(path: string): void {
     closeSync(fd)
   }
 }
+
+function nothing(): void {}

@@ -47,6 +47,8 @@ export interface Shared {
   add(input: Input): void
   /** all of it was given */
   ended(input: Input): void
+  /** more files are looked at often than may be open: each look would open one of them and close another, and the rescan sees as much */
+  readonly isCrowded: boolean
   /** looked at again soon */
   heat(file: FollowedFile): void
   /** all that is there was read */
@@ -132,6 +134,8 @@ export class FollowedFile implements Holder {
   /** reads from the descriptor that are under way: closed now, its number would be another file's */
   #uses = 0
   #isClosed = false
+  /** what is open cannot be read: opened anew when nobody reads it any more */
+  #isStale = false
   #isGivenUp = false
   #isAtEnd = false
   /** written to since the last read, without having grown; or perhaps */
@@ -301,7 +305,7 @@ export class FollowedFile implements Holder {
   /** No more reads; the descriptor goes when the last one is back. */
   close(): void {
     this.#isClosed = true
-    if (this.#uses === 0) void this.#shared.descriptors.drop(this)
+    void this.#dropUnused()
   }
 
   #ends(input: FileInput): void {
@@ -311,9 +315,8 @@ export class FollowedFile implements Holder {
 
   /** Bytes known to be there and not read, and whether no name is left to the file. Null where it is not open. */
   async unread(): Promise<{ readonly bytes: number; readonly isDeleted: boolean } | null> {
-    const fd = this.#shared.descriptors.get(this)
-    if (fd === null) return null
-    const stat = await statOf(fd)
+    const stat = await this.#usingOpen(statOf)
+    if (stat === null) return null
     this.content.size = Math.max(this.content.size, Number(stat.size))
     return { bytes: Math.max(0, Number(stat.size) - this.content.offset), isDeleted: stat.nlink === 0n }
   }
@@ -321,21 +324,21 @@ export class FollowedFile implements Holder {
   /** Lines that the loop has not been given, and will not be; -1 where that cannot be known. */
   async linesLeft(): Promise<number> {
     this.#isGivenUp = true
-    const fd = this.#shared.descriptors.get(this)
-    if (fd === null) return -1
+    return (await this.#usingOpen((fd) => this.#linesFrom(fd, this.#input.given)).catch(() => null)) ?? -1
+  }
+
+  async #linesFrom(fd: number, from: number): Promise<number> {
     const buffer = this.#shared.buffers.take()
     let lines = 0
     let last = LF
     try {
-      for (let at = this.#input.given; ; ) {
+      for (let at = from; ; ) {
         const n = await readInto(fd, buffer, buffer.length, at)
         if (n === 0) return lines + (last === LF ? 0 : 1)
         for (let lf = buffer.indexOf(LF); lf >= 0 && lf < n; lf = buffer.indexOf(LF, lf + 1)) lines++
         last = buffer[n - 1]!
         at += n
       }
-    } catch {
-      return -1
     } finally {
       this.#shared.buffers.give(buffer)
     }
@@ -442,7 +445,7 @@ export class FollowedFile implements Holder {
     if (once || (now - this.awaySince >= rotateWaitMs && this.isSearched)) return this.finish(null)
     if (this.#hasPartialLine && now >= this.#partialLineUntil) this.#splitAt(this.content.offset)
     this.#due = now + this.#pause
-    const isOld = nowMicroseconds() - this.modified > OLD_MICROSECONDS
+    const isOld = nowMicroseconds() - this.modified > OLD_MICROSECONDS || this.#shared.isCrowded
     this.#pause = isOld ? idleMs : Math.min(this.#pause * 1.5, idleMs)
     if (this.#isHot) this.#shared.heat(this)
   }
@@ -555,9 +558,31 @@ export class FollowedFile implements Holder {
       const fd = await this.#descriptor()
       return fd === null || this.isDone || this.#isClosed ? null : await work(fd)
     } finally {
-      this.#uses--
-      if (this.#isClosed && this.#uses === 0) await this.#shared.descriptors.drop(this)
+      await this.#used()
     }
+  }
+
+  /** Null where it is not open. */
+  async #usingOpen<T>(work: (fd: number) => Promise<T>): Promise<T | null> {
+    const fd = this.#shared.descriptors.get(this)
+    if (fd === null) return null
+    this.#uses++
+    try {
+      return await work(fd)
+    } finally {
+      await this.#used()
+    }
+  }
+
+  async #used(): Promise<void> {
+    this.#uses--
+    await this.#dropUnused()
+  }
+
+  async #dropUnused(): Promise<void> {
+    if ((!this.#isClosed && !this.#isStale) || this.#uses > 0) return
+    this.#isStale = false
+    await this.#shared.descriptors.drop(this)
   }
 
   async #descriptor(): Promise<number | null> {
@@ -599,7 +624,9 @@ export class FollowedFile implements Holder {
       void descriptors.yield()
       this.#shared.tellOnce(code, `${this.#shared.name}: ${error.message}; fewer files are kept open and all are read in turn; raise the limit of open files (LimitNOFILE=, ulimit -n)`)
       return
-    } else void descriptors.drop(this)
+    }
+    this.#isStale = true
+    void this.#dropUnused()
     if (this.#trouble === code) return
     this.#trouble = code
     const ends = code === 'EACCES' || code === 'EPERM' ? 'give this user the right to read it (often the group adm)' : 'see what its file system says'

@@ -16,7 +16,7 @@ const SUM_DIGITS = 8
 const LINE_BYTES = 3 * DIGITS + SUM_DIGITS + 4
 
 export class Progress {
-  readonly #fd: number | null
+  #fd: number | null
   /** the queue's own mark when the run began: of a queue that is further back the numbers mean something else */
   #from = 0
   #acknowledged = 0
@@ -62,7 +62,9 @@ export class Progress {
   }
 
   close(): void {
-    if (this.#fd !== null) closeSync(this.#fd)
+    const fd = this.#fd
+    this.#fd = null
+    if (fd !== null) closeSync(fd)
   }
 
   /** A disk that takes nothing costs no more than the sameness of ids. */
