@@ -66,6 +66,8 @@ export interface FeedOptions extends World {
   readonly saved: Readonly<Record<string, readonly unknown[]>>
   /** when kernels were started whose logs the run reads from files */
   readonly boots: KernelBoots
+  /** there was a checkpoint, and it cannot be used: where to begin; null: it can, or there was none */
+  readonly damaged: 'begin' | 'end' | null
   /** a number of its own for each input of a run */
   readonly number: number
   /** what of this run's own output a file is, '' none */
@@ -84,10 +86,12 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
   const { name } = input
   const { once, env, now } = options
   const random = randomOf(options)
-  const saved = options.saved[name] ?? null
+  const { damaged } = options
+  // with positions of nothing all that is there counts as found since
+  const saved = options.saved[name] ?? (damaged === 'begin' && !once ? [] : null)
   switch (input.type) {
     case 'kmsg':
-      return (await import('./inputs/kmsg.js')).kmsgFeed({ name, from: input.from ?? 'last', once, saved: saved?.[0] ?? null, monotonicMicroseconds: options.monotonic })
+      return (await import('./inputs/kmsg.js')).kmsgFeed({ name, from: damaged === 'begin' && input.from !== 'now' ? 'start' : (input.from ?? 'last'), once, saved: saved?.[0] ?? null, monotonicMicroseconds: options.monotonic })
     case 'journal':
       return (await import('./inputs/journal.js')).journalFeed({ name, from: input.from ?? 'last', once, saved: saved?.[0] ?? null, env })
     case 'conntrack': {
@@ -108,7 +112,7 @@ export async function feedOf(input: InputConfig, options: FeedOptions): Promise<
     case 'file':
       return (await import('./inputs/files.js')).filesFeed({
         ...{ name, patterns: input.path, exclude: input.exclude, once, saved, isOwn: options.isOwn ?? (() => '') },
-        from: input.from === 'start' || once ? 'start' : 'end',
+        from: (input.from === 'start' && damaged !== 'end') || once ? 'start' : 'end',
         history: input.compressed,
         rotateWaitMs: input.rotate_wait,
         maxDeletedBytes: input.deleted_max,

@@ -172,6 +172,8 @@ export interface Input {
   look?(netns: number): TableSample | null
   /** How far it is read, as plain data for a checkpoint; null where it cannot go on later. Called between batches; `offset` is of the first byte not worked through. */
   position(offset: number): unknown
+  /** Were its position not in the checkpoint, it would begin at the same place again, under the same ids: it may be read before it is remembered. */
+  readonly beginsTheSame?: boolean
   /** It was stopped before its end: what is left of an unfinished last line is read again later, and is no line yet. */
   readonly isCutOff?: boolean
   /** Reads the table of live flows anew, as soon as that makes sense: called when what is tracked and what the kernel counts differ. */
@@ -188,6 +190,8 @@ export interface Feed {
   readonly name: string
   /** All that was there at the start is handed over: from now on, that a checkpoint has no position means that there was nothing. */
   readonly hasLooked?: boolean
+  /** the loop's; called when `hasLooked` becomes true */
+  onLooked?: () => void
   /** Opens what is there and hands over each input, now and later. Throws InputError when there is nothing to hope for. Resolves when no further inputs will come. */
   open(add: (input: Input) => void): Promise<void>
   stop(): void

@@ -21,6 +21,8 @@ export interface Plan {
   readonly rid: boolean
   /** '' nothing is remembered */
   readonly state: string
+  /** where files begin when the checkpoint is there and cannot be used */
+  readonly onDamage: 'begin' | 'end'
   readonly inputs: readonly InputConfig[]
   /** nobody has named them: what is not there is left out */
   readonly watchesHost: boolean
@@ -99,6 +101,7 @@ function complete(settings: Settings, config: Config | null, inputs: readonly In
     host,
     rid: isRun || settings.rid,
     state: settings.state !== '' ? settings.state : (config?.state ?? ''),
+    onDamage: config?.on_damage ?? 'begin',
     inputs,
     watchesHost,
     outputs,

@@ -32,8 +32,6 @@ export class Reload {
   readonly #parts: ReloadParts
   #plan: Plan
   readonly numbers: { -readonly [key in keyof ConfigNumbers]: ConfigNumbers[key] }
-  /** positions of inputs that a reload ended, for those that come under their names */
-  readonly #moved = new Map<string, readonly unknown[]>()
   #turn: Promise<void> = Promise.resolve()
 
   constructor(parts: ReloadParts) {
@@ -85,11 +83,11 @@ export class Reload {
     for (const name of changes.oldInputs) {
       const feed = feeds.get(name)!
       feeds.delete(name)
-      this.#moved.set(name, await run.take(feed))
+      await run.take(feed)
     }
     for (const input of next.inputs) {
       if (!changes.newInputs.includes(input.name)) continue
-      const feed = await feedOf(input, this.#moved.get(input.name) ?? null)
+      const feed = await feedOf(input, run.moved.get(input.name) ?? null)
       feeds.set(input.name, feed)
       run.add(feed)
     }

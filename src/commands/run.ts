@@ -142,7 +142,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     await log.error(ownFault)
     return done(BAD_USAGE)
   }
-  const feedOptions = (number: number): FeedOptions => ({ ...world, boots, isOwn: (path, stat) => ownFiles.whatIs(path, stat), once: plan.once, saved: memory?.saved ?? {}, number, report })
+  const feedOptions = (number: number): FeedOptions => ({ ...world, boots, isOwn: (path, stat) => ownFiles.whatIs(path, stat), once: plan.once, saved: memory?.saved ?? {}, damaged: memory?.isDamaged === true ? plan.onDamage : null, number, report })
   const opened = plan.watchesHost ? await hostFeeds(plan.inputs, feedOptions(0)) : await Promise.all(plan.inputs.map((input, i) => feedOf(input, feedOptions(i))))
   const feeds = new Map<string, Feed>(plan.inputs.map(({ name }, i) => [name, opened[i]!]))
   let inputs = opened.length + 1
@@ -178,8 +178,9 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
         records,
       ),
     onTick: () => memory?.keep(running, channels!),
+    ...(memory === null ? {} : { remember: () => memory!.remember(running, channels!) }),
   })
-  memory?.tellRestart(records)
+  memory?.tellRestart(records, plan.onDamage)
   const seconds = (): number => world.now().sec + world.now().usec / 1e6
   const beganMs = evenMilliseconds()
   const snapshot = (): MetricsSnapshot =>
@@ -191,7 +192,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
   const reload: Reload = new Reload({
     ...{ plan, readAgain, outlets, feeds, run: running, channels, tableFull, service, now: seconds, report },
     feedOf: (input, saved) => {
-      const options = feedOptions(inputs++)
+      const options: FeedOptions = { ...feedOptions(inputs++), damaged: null }
       return feedOf(input, saved === null ? options : { ...options, saved: saved.length === 0 ? {} : { [input.name]: saved } })
     },
   })

@@ -515,6 +515,9 @@ export function configShape(read: SecretReader, formats: FormatNames) {
     version: z.literal(1, { error: '1' }).default(1).describe('version of this form'),
     host: maybe(host()).describe("added to every record; default: this host's name"),
     state: maybe(path()).describe('directory for checkpoints and spools; without it nothing is remembered'),
+    on_damage: oneOf(['begin', 'end'])
+      .default('begin')
+      .describe('where files and kmsg begin when the checkpoint is damaged: begin, what is there is read again under the same record ids; or end, and what came meanwhile is lost'),
     log_level: oneOf(logLevels).default('info').describe('own diagnostics, NDJSON on stderr'),
     flows_max: whole(1, FLOWS_MAX_LIMIT).default(1_048_576).describe('live flows to keep track of'),
     max_line: size('1KiB', '1MiB').prefault(LINE_MAX).describe('longer lines are skipped, counted and reported'),

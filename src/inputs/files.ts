@@ -194,6 +194,9 @@ class FilesFeed implements Feed, Shared {
   readonly #missing: { readonly gone: Gone; readonly position: Position }[] = []
   readonly #told = new Set<string>()
   #isFirst = true
+  /** found by the first look, which is handed over as a whole: half of it in a checkpoint would make the other half files that came later */
+  #firstInputs: Input[] = []
+  onLooked: () => void = nothing
   #isStopped = false
   #running: Promise<void> = Promise.resolve()
   #queued: Promise<void> | null = null
@@ -259,7 +262,8 @@ class FilesFeed implements Feed, Shared {
 
   add(input: Input): void {
     this.#inputs.add(input)
-    this.#add(input)
+    if (this.#isFirst && !this.once) this.#firstInputs.push(input)
+    else this.#add(input)
     if (this.#isStopped) input.stop()
   }
 
@@ -392,7 +396,7 @@ class FilesFeed implements Feed, Shared {
       await this.#addHistory(found)
     }
     for (const one of byAge([...fresh.values(), ...strays.keys()])) await this.#meet(one, strays.get(one) ?? '')
-    this.#isFirst = false
+    if (this.#isFirst) this.#handOverFirst()
     for (const { gone, position } of this.#missing.splice(0)) if (!gone.isFound) this.#vanished(position)
     if (!this.once) await this.#noteVacant(found)
     await this.#limitDeleted()
@@ -413,6 +417,12 @@ class FilesFeed implements Feed, Shared {
       if (own !== '') this.tellOnce(`own ${key}`, `${shown(path)} is not read: it is ${own}, and a run would read what it writes`)
     }
     return { ...found, files: found.files.filter(({ path, stat }) => this.#own.get(`${keyOf(identityOf(stat))} ${path}`) === '') }
+  }
+
+  #handOverFirst(): void {
+    this.#isFirst = false
+    for (const input of this.#firstInputs.splice(0)) this.#add(input)
+    this.onLooked()
   }
 
   /** Tells the files that are known where they are, and gives those that are not. */
@@ -982,6 +992,8 @@ function isRefusal(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException
   return code === 'EACCES' || code === 'EPERM'
 }
+
+function nothing(): void {}
 
 /** Why a path may not be read; '' when it may. */
 function refusal(path: string): Promise<string> {

@@ -33,6 +33,8 @@ export interface RunParts {
   readonly report: (message: string) => void
   /** Called between batches, once a second. */
   readonly onTick?: () => void
+  /** Resolves when a cut that is taken between batches after this call is remembered, or cannot be. */
+  readonly remember?: () => Promise<void>
 }
 
 export interface FeedParts {
@@ -66,6 +68,8 @@ export class Run {
   #isWaitingForFlows = false
   readonly #feeds: Set<Feed>
   readonly #feedOf = new WeakMap<Source, Feed>()
+  /** of which is remembered where they begin */
+  readonly #remembered = new WeakSet<Feed>()
   #onRemoved: (() => void)[] = []
   #openFeeds = 0
   #failure = ''
@@ -144,13 +148,16 @@ export class Run {
     return this.#sources
   }
 
+  /** Positions of inputs that were taken out of the run, by name, until another of that name has looked. */
+  readonly moved = new Map<string, readonly unknown[]>()
+
   /** Names of the inputs of which a checkpoint says all there is to say, be it nothing. */
   get looked(): readonly string[] {
-    return this.#parts.feeds.filter(({ feed }) => feed.hasLooked === true).map(({ feed }) => feed.name)
+    return [...this.#feeds].filter((feed) => feed.hasLooked === true).map((feed) => feed.name)
   }
 
   async #live(): Promise<void> {
-    void this.#openAll((source) => this.#ask(source))
+    void this.#openAll((source) => this.#begin(source))
     const ticker = setInterval(() => this.#push(() => this.#tick()), TICK_MS)
     await this.#turnByTurn()
     clearInterval(ticker)
@@ -180,6 +187,7 @@ export class Run {
   async #open({ feed, isNamed }: FeedParts, onSource: (source: Source) => void): Promise<void> {
     const { records, sourceOf, report, channels } = this.#parts
     this.#openFeeds++
+    feed.onLooked = () => void this.#parts.remember?.()
     try {
       await feed.open((input) => {
         input.onIdle = () => channels.flush()
@@ -217,7 +225,7 @@ export class Run {
   /** Takes a further feed while the loop goes on; one that cannot be opened is told of, and the rest goes on. */
   add(feed: Feed): void {
     this.#feeds.add(feed)
-    void this.#open({ feed, isNamed: false }, (source) => this.#ask(source))
+    void this.#open({ feed, isNamed: false }, (source) => this.#begin(source))
   }
 
   /** Ends a feed's inputs while the loop goes on. Resolves with the positions that they had reached, when all they had read is worked through. */
@@ -233,7 +241,22 @@ export class Run {
     const ended = this.#ended.filter((source) => this.#feedOf.get(source) === feed)
     for (const source of ended) this.#ended.splice(this.#ended.indexOf(source), 1)
     this.opened.delete(feed)
-    return ended.map((source) => source.input.position(source.offset)).filter((position) => position !== null)
+    const positions = ended.map((source) => source.input.position(source.offset)).filter((position) => position !== null)
+    this.moved.set(feed.name, positions)
+    return positions
+  }
+
+  /** Where an input begins is remembered before its first byte is read: a run that dies at once, again and again, has passed over nothing. */
+  #begin(source: Source): void {
+    const { remember } = this.#parts
+    const { input } = source
+    const feed = this.#feedOf.get(source)!
+    const isRemembered = input.position(source.offset) === null || (input.beginsTheSame === true && this.#remembered.has(feed))
+    if (remember === undefined || isRemembered) return this.#ask(source)
+    void remember().then(() => {
+      this.#remembered.add(feed)
+      this.#ask(source)
+    })
   }
 
   /** Has the input read; what it brings is the loop's next turn. */

@@ -681,6 +681,11 @@ export class FileInput implements Input {
     return this.#waiting !== null
   }
 
+  /** How often a file was cut cannot be told later, nor what was at its end. */
+  get beginsTheSame(): boolean {
+    return this.offset === 0 && this.#content.generation === 0
+  }
+
   /** Offset behind the last byte that was given. */
   get given(): number {
     return this.#end
