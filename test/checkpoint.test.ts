@@ -3,6 +3,7 @@
  * killed at any moment and started again, no logged drop is counted twice or lost.
  */
 import { execFileSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { appendFileSync, copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { crc32 } from 'node:zlib'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -34,13 +35,14 @@ function smallDisk(name: string, bytes: number): string {
 }
 
 /** A log, where the records of it go, and what is remembered of it. */
-function place(from: 'start' | 'end' = 'start', state = scratch('state')) {
+function place(from: 'start' | 'end' = 'start', state = scratch('state'), more: object = {}) {
   const log = scratch('a.log')
   const out = new Written(scratch('out.ndjson'))
   const config = configured('follow.json', {
     state,
     inputs: { logs: { type: 'file', path: scratch('*.log'), from, poll: '20ms', rescan: '100ms' } },
     outputs: { all: { type: 'file', path: out.path } },
+    ...more,
   })
   return { log, out, state, config, begin: () => new Life(['run', '-c', config]) }
 }
@@ -59,8 +61,14 @@ function bodyOf(path: string): Record_ {
 }
 
 /** Two generations: the first at 3 lines, the second at 6. Nothing of them runs. */
-async function twoGenerations() {
-  const at = place()
+async function twoGenerations(from: 'start' | 'end' = 'start', more: object = {}) {
+  const at = place(from, undefined, more)
+  // found after the first look, it is read whole
+  if (from === 'end') {
+    const empty = at.begin()
+    await comes('a checkpoint', () => existsSync(current(at.state)), empty)
+    await empty.stop()
+  }
   for (const marks of [range(1, 3), range(4, 6)]) {
     add(at.log, ...marks)
     const life = at.begin()
@@ -147,12 +155,36 @@ describe('a checkpoint', () => {
     expect(firstArrivals(at.out.records.filter(({ type }) => type === 'flow')).map(({ mark }) => mark)).toEqual(range(1, 8))
   })
 
-  test('damaged like the one before it: each is named, and files begin as configured', async () => {
-    const at = await twoGenerations()
-    for (const path of [current(at.state), previous(at.state)]) writeFileSync(path, 'conntrail-checkpoint 1 00000000 2\n{}\n')
+  test.each<[string, (path: string) => void]>([
+    ['a sum that does not hold', (path) => writeFileSync(path, 'conntrail-checkpoint 1 00000000 2\n{}\n')],
+    ['cut short', (path) => truncateSync(path, statSync(path).size - 20)],
+    ['empty', (path) => truncateSync(path, 0)],
+    ['NULs', (path) => writeFileSync(path, Buffer.alloc(statSync(path).size))],
+    ['garbage', (path) => writeFileSync(path, randomBytes(500))],
+    ['a number of a version that never was', (path) => writeFileSync(path, readFileSync(path, 'latin1').replace('checkpoint 1', 'checkpoint 0'), 'latin1')],
+  ])('damaged like the one before it (%s): each is named, a gap says so, and files are read from their beginning under the same ids', async (_, damage) => {
+    const at = await twoGenerations('end')
+    const before = new Map(at.out.records.filter(({ type }) => type === 'flow').map(({ mark, rid }) => [mark, rid]))
+    for (const path of [current(at.state), previous(at.state)]) damage(path)
     const { marks, messages } = await again(at)
     expect(marks).toEqual(range(1, 8))
     expect(messages).toEqual([expect.stringContaining(current(at.state)), expect.stringContaining(previous(at.state))])
+    const after = at.out.records.filter(({ type }) => type === 'flow').slice(before.size)
+    expect(after.filter(({ mark, rid }) => before.has(mark) && before.get(mark) !== rid)).toEqual([])
+    expect(at.out.gaps.at(-1)).toMatchObject({ cause: 'restart', at_least: 1, reason: 'the checkpoint is damaged: files are read from their beginning' })
+  })
+
+  test('damaged like the one before it, with on_damage: end: only what comes from now on is read, and a gap says so', async () => {
+    const at = await twoGenerations('start', { on_damage: 'end' })
+    for (const path of [current(at.state), previous(at.state)]) truncateSync(path, 0)
+    add(at.log, 7)
+    const life = at.begin()
+    await comes('a checkpoint', () => statSync(current(at.state)).size > 0, life)
+    add(at.log, 8)
+    await comes('the next line', () => at.out.marks.includes(8), life)
+    await life.stop()
+    expect(at.out.marks).toEqual([...range(1, 6), 8])
+    expect(at.out.gaps.at(-1)).toMatchObject({ cause: 'restart', reason: 'the checkpoint is damaged: files are read from their end' })
   })
 
   test('whose sum holds and whose content is none: reported, never a start that fails', async () => {
