@@ -864,7 +864,8 @@ class FilesFeed implements Feed, Shared {
     }
   }
 
-  #tellTrouble({ others, failed }: Discovery): void {
+  #tellTrouble({ others, circles, failed }: Discovery): void {
+    if (circles.length > 0) this.tellOnce('circles', `${this.name}: ${shown(circles[0]!)}${circles.length > 1 ? ` and ${circles.length - 1} more` : ''} passed over: a link leads there to a folder that was looked at already, and each is looked at once for each part of the path`)
     for (const { path, stat } of others) {
       const what = stat.isDirectory() ? 'a folder' : stat.isFIFO() ? 'a named pipe' : stat.isSocket() ? 'a socket' : 'a device'
       const inside = stat.isDirectory() ? `; the files in it are ${shown(path).replace(/\/$/, '')}/*` : ''

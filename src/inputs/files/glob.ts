@@ -31,6 +31,8 @@ export interface Discovery {
   readonly files: readonly Found[]
   /** fits, and is no regular file: a folder, named pipe, socket or device */
   readonly others: readonly Found[]
+  /** links that lead back to a folder which was gone through for the same part of a pattern already: what is behind them is known by a shorter path */
+  readonly circles: readonly string[]
   /** what could not be read: folders, and files that could not be looked at; of these and what is in them nothing is known now */
   readonly failed: ReadonlyMap<string, NodeJS.ErrnoException>
 }
@@ -82,13 +84,14 @@ export function fixedFolder(pattern: Pattern): string {
 export async function discover(patterns: readonly Pattern[], isExcluded: (path: string) => boolean): Promise<Discovery> {
   const failed = new Map<string, NodeJS.ErrnoException>()
   const all = new Set<string>()
+  const circles: string[] = []
   for (const pattern of patterns) {
     const paths = new Set<string>()
-    await walk(pattern, 0, '', paths, failed)
+    await walk({ pattern, paths, failed, circles, visited: new Set() }, 0, '')
     for (const path of [...paths].sort()) if (!isExcluded(path)) all.add(path)
   }
   const found = await stats([...all], failed)
-  return { files: found.filter(({ stat }) => stat.isFile()), others: found.filter(({ stat }) => !stat.isFile()), failed }
+  return { files: found.filter(({ stat }) => stat.isFile()), others: found.filter(({ stat }) => !stat.isFile()), circles, failed }
 }
 
 /** The files in a folder, and when a name was last made or taken away in it, before they were listed: what is not among them and is made later is no older than that. */
@@ -132,30 +135,53 @@ function joined(folder: string, name: string): string {
   return folder === '' || folder === '/' ? `${folder}${name}` : `${folder}/${name}`
 }
 
-async function walk(pattern: Pattern, at: number, base: string, paths: Set<string>, failed: Map<string, NodeJS.ErrnoException>): Promise<void> {
+/** What one pattern is looked for with. */
+interface Walk {
+  readonly pattern: Pattern
+  readonly paths: Set<string>
+  readonly failed: Map<string, NodeJS.ErrnoException>
+  readonly circles: string[]
+  /** folders by device and inode, each once for each part of the pattern: a link to a folder above would double the work with every part */
+  readonly visited: Set<string>
+}
+
+async function walk(of: Walk, at: number, base: string): Promise<void> {
+  const { pattern, paths, failed } = of
   const segment = pattern.segments[at]!
   const isLast = at === pattern.segments.length - 1
   if (typeof segment === 'string' && segment !== ANY_DEPTH) {
     const path = at === 0 ? (segment === '' ? '/' : fromText(segment)) : segment === '' ? base : joined(base, fromText(segment))
     if (isLast) paths.add(path)
-    else await walk(pattern, at + 1, path, paths, failed)
+    else await walk(of, at + 1, path)
     return
   }
   const folder = base === '' ? '.' : base
+  if (!(await isNew(of, at, folder))) return
   const names = await list(folder, failed)
   if (segment === ANY_DEPTH) {
     // no folder at all, or each that is in here and the pattern again
     if (isLast) for (const name of names) if (!name.startsWith('.')) paths.add(joined(base, name))
-    if (!isLast) await walk(pattern, at + 1, base, paths, failed)
-    for (const name of await foldersOf(folder, failed)) if (!name.startsWith('.')) await walk(pattern, at, joined(base, name), paths, failed)
+    if (!isLast) await walk(of, at + 1, base)
+    for (const name of await foldersOf(folder, failed)) if (!name.startsWith('.')) await walk(of, at, joined(base, name))
     return
   }
-  for (const name of names) {
-    if (!(segment as (name: string) => boolean)(shown(name))) continue
+  const fitting = names.filter((name) => (segment as (name: string) => boolean)(shown(name)))
+  if (isLast) for (const name of fitting) paths.add(joined(base, name))
+  if (isLast || fitting.length === 0) return
+  // a folder is known by its own name rather than by that of a link
+  const real = new Set(await foldersOf(folder, failed))
+  for (const name of [...fitting.filter((name) => real.has(name)), ...fitting.filter((name) => !real.has(name))]) {
     const path = joined(base, name)
-    if (isLast) paths.add(path)
-    else if ((await look(path, failed))?.isDirectory() === true) await walk(pattern, at + 1, path, paths, failed)
+    if ((await look(path, failed))?.isDirectory() === true) await walk(of, at + 1, path)
   }
+}
+
+async function isNew({ visited, circles, failed }: Walk, at: number, folder: string): Promise<boolean> {
+  const stat = await look(folder, failed)
+  if (stat === null) return true
+  const key = `${at}:${stat.dev}:${stat.ino}`
+  if (visited.has(key)) circles.push(folder)
+  return visited.size !== visited.add(key).size
 }
 
 function list(folder: string, failed: Map<string, NodeJS.ErrnoException>): Promise<string[]> {
