@@ -23,6 +23,9 @@ export interface LineContext {
   kernel: KernelEvent | null
   sample: TableSample | null
   record: OwnRecord | null
+  carried: Carried | null
+  /** the time of the line that carries the one at hand; null where that stands alone, or has none */
+  within: RecordTime | null
   /** what became of lines that a format had held back, oldest first; they are counted now and come before this line */
   readonly settled: Settled[]
   /** when the kernel's monotonic clock was 0, asked for when a line needs it; null where nothing is known */
@@ -47,11 +50,19 @@ export function newLineContext(localClock: LocalClock, boot: () => BootTime | nu
     kernel: null,
     sample: null,
     record: null,
+    carried: null,
+    within: null,
     settled: [],
     boot,
     diagnostic: '',
     dumpEnd: false,
   }
+}
+
+/** A line within a line, and the time that the outer one has, for a line without its own. */
+export interface Carried {
+  readonly text: string
+  readonly time: RecordTime | null
 }
 
 /** What a format made of a line. */
@@ -66,7 +77,9 @@ export const KERNEL = 6
 export const HELD = 7
 /** one of our own records, which is passed on as it is: `context.record`; with `kernel` or `sample` where detectors should know of it */
 export const RECORD = 8
-export type Outcome = typeof FLOW | typeof EXPECT | typeof NOTE | typeof IGNORED | typeof REJECTED_LINE | typeof KERNEL | typeof HELD | typeof RECORD
+/** another line is in `context.carried`, to be read as if it stood alone */
+export const CARRIED = 9
+export type Outcome = typeof FLOW | typeof EXPECT | typeof NOTE | typeof IGNORED | typeof REJECTED_LINE | typeof KERNEL | typeof HELD | typeof RECORD | typeof CARRIED
 
 /** A record of ours that was read back: where its bytes are, and what it shows. */
 export interface OwnRecord extends RecordTime {

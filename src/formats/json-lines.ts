@@ -3,9 +3,11 @@
  * and our own records read back. Every other object is understood to be none of our business, if it is JSON at all.
  */
 import { page } from '../event.js'
-import { HELD, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
+import { CARRIED, HELD, IGNORED, type LineContext, type LineFormat, type Outcome, REJECTED_LINE } from '../stage.js'
+import { carriedInJson } from './kernel-log/carried.js'
 import { type Finding, give, HeldLines } from './kernel-log/held.js'
 import { dmesgRecord, findInJson, isOurs, ownRecord } from './kernel-log/json-record.js'
+import { isInteresting } from './kernel-log/message.js'
 import { onOneLine, ReadBack } from './read-back.js'
 import { isAt, utf8 } from './scan.js'
 
@@ -81,7 +83,12 @@ class JsonLines implements LineFormat {
   #object(text: string, from: number, lineEnd: number, context: LineContext): Outcome {
     const value = parse(text)
     const own = isOurs(value) ? this.#own(page, from, lineEnd) : null
-    if (value !== undefined && (own !== null || !isOurs(value))) return give(own ?? findInJson(value, context), context)
+    if (own !== null) return give(own, context)
+    if (value !== undefined && !isOurs(value)) {
+      const found = findInJson(value, context)
+      if (found.outcome === IGNORED && typeof value === 'object' && value !== null) context.carried = carriedInJson(value as Record<string, unknown>, context, isInteresting)
+      return context.carried === null ? give(found, context) : CARRIED
+    }
     context.reason = value === undefined ? NOT_JSON : NOT_OURS
     return REJECTED_LINE
   }

@@ -3,8 +3,9 @@
  * export format have files of their own. It takes every line that is offered, so it is asked last.
  */
 import { type KernelEvent, page, type RecordTime, TIME_ESTIMATED, TIME_LOCAL, TIME_NEIGHBOUR, TIME_RECEIVED } from '../event.js'
-import { HELD, IGNORED, KERNEL, type LineContext, type LineFormat, NOTE, type Outcome, REJECTED_LINE } from '../stage.js'
+import { CARRIED, HELD, IGNORED, KERNEL, type LineContext, type LineFormat, NOTE, type Outcome, REJECTED_LINE } from '../stage.js'
 import { behindUnread, type Carrier, KERNEL_PROGRAM, type KmsgRecord, LINE_MAX, readCarrier, readKmsg } from './kernel-log/carrier.js'
+import { Carriers } from './kernel-log/carried.js'
 import { bootTime, receivedTime, timeOf, wallTime } from './kernel-log/clock.js'
 import { type Finding, give, HeldLines, NOTHING } from './kernel-log/held.js'
 import { journalEntry } from './kernel-log/journal-entry.js'
@@ -44,6 +45,7 @@ class KernelLog implements LineFormat {
   #entry: Map<string, string> | null = null
   #entryCarrier: Carrier | null = null
   readonly #entryLines = new HeldLines()
+  readonly #carriers = new Carriers()
   /** the beginning of a message that a line break cut */
   #begun: Carrier | null = null
   /** the last time that a line told, and what the kernel's clock said then, -1 not known */
@@ -83,6 +85,12 @@ class KernelLog implements LineFormat {
         return REJECTED_LINE
       }
       if (record !== null) return this.#kmsg(record, line, context)
+    }
+    const carried = this.#carriers.find(line, context)
+    if (carried === 'part') return IGNORED
+    if (carried !== null) {
+      context.carried = carried
+      return CARRIED
     }
     if (RELATIVE.test(line)) this.#follow(readCarrier(line), context)
     if (page[lineEnd - 1] === 93 && line.includes(' [s=') && this.#beginEntry(line)) return HELD
@@ -214,6 +222,7 @@ class KernelLog implements LineFormat {
     if (stamp?.kind === 'wall') time = wallTime(stamp.clock, context)
     else if (stamp?.kind === 'unix') time = timeOf(stamp.microseconds, stamp.source)
     else if (stamp !== null && !Number.isNaN(this.#relative)) time = timeOf(this.#relative, TIME_LOCAL)
+    time ??= context.within
     if (time === null && monotonic >= 0) time = bootTime(monotonic, context)
     // a line with both clocks knows more of the kernel's than the age of a file
     if ((time === null || time.timeSource === TIME_ESTIMATED) && (unread || stamp !== null || monotonic >= 0) && this.#neighbour !== null) {

@@ -108,6 +108,15 @@ export function toScratch(text: string): number {
   return at
 }
 
+/** The same of bytes. */
+export function bytesToScratch(from: Uint8Array): number {
+  if (scratch.at + from.length > SCRATCH_END) scratch.at = SCRATCH_AT
+  const at = scratch.at
+  bytes.set(from, at)
+  scratch.at += from.length
+  return at
+}
+
 /** The scratch is used round and round: it holds many times what one line can ask for. */
 const scratch = { at: SCRATCH_AT }
 

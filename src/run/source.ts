@@ -2,16 +2,16 @@
  * One input on its way through the loop: its lines whole, each given to the format that knows it, and what came out handed on in one synchronous go. A batch is
  * what one read returned. Where inputs are merged by time a source goes record by record instead, and holds the next one until it is the oldest.
  */
-import { type FlowEvent as Event, type Gap, type RecordTime, type Time, DESTROY, FlowEvent, NEW, page, SCRATCH_AT, TIME_RECEIVED } from '../event.js'
+import { type FlowEvent as Event, type Gap, type RecordTime, type Time, DESTROY, FlowEvent, NEW, page, SCRATCH_AT, SCRATCH_END, TIME_RECEIVED } from '../event.js'
 import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
 import { joinElement, NOT_WHOLE } from '../formats/xml-layout.js'
 import { expectation, readExpectation } from '../formats/expectation.js'
-import { CR, scratchUsed, skipBlanks, useScratchAfresh } from '../formats/scan.js'
+import { bytesToScratch, CR, scratchUsed, skipBlanks, useScratchAfresh } from '../formats/scan.js'
 import type { FlowCounts } from '../detectors/levels.js'
 import type { RecordContext } from '../printers/ndjson.js'
-import { EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, RECORD, REJECTED_LINE } from '../stage.js'
+import { CARRIED, EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, RECORD, REJECTED_LINE } from '../stage.js'
 import type { Origin, Records } from './records.js'
 
 const LF = 10
@@ -82,6 +82,8 @@ export class Source implements Origin {
   #lastEvents = [0, 0]
   /** time of the last record that is no flow; 0 there was none with a time of its own */
   #otherSec = 0
+  /** where the last line lies that another carried; -1 the line stands alone */
+  #carriedAt = -1
   /** the number of the record of a held line that is being handed on, beside the first line's offset; -1 none is */
   #settling = -1
   #settlingFrom = 0
@@ -235,6 +237,7 @@ export class Source implements Origin {
         this.#records.tally.lines++
         this.#lineNumber++
         if (this.lines.extraLines !== 0) this.#extraLines()
+        this.#carriedAt = -1
         this.#wait(FLOW, this.#event, at, next)
         this.#lineAt = next
         continue
@@ -258,7 +261,7 @@ export class Source implements Origin {
    * The one event, its context and the page serve every line: what this record needs of them is kept until its turn. A piece is a line, so a second flow waits
    * only where the end of the input let go of two at once; it is read again then.
    */
-  #wait(outcome: Outcome, at: Time, lineAt: number, behind: number): void {
+  #wait(outcome: Outcome, at: Time | RecordTime, lineAt: number, behind: number): void {
     const bytes = page.slice(lineAt, behind)
     const scratch = page.slice(SCRATCH_AT, SCRATCH_AT + scratchUsed())
     const { expect, kernel, gap, sample, record, dumpEnd, diagnostic } = this.lines
@@ -266,15 +269,21 @@ export class Source implements Origin {
     const offset = this.#frame.offset + lineAt - this.#frame.at
     const { isDump } = this
     const isOnly = this.#waiting.length === 0
+    const carriedAt = outcome === FLOW ? this.#carriedAt : -1
+    const time = { sec: at.sec, usec: at.usec, ...('timeSource' in at ? { timeSource: at.timeSource } : {}) }
     const { tally } = this.#records
     tally.held++
     this.#waiting.push({
-      time: { sec: at.sec, usec: at.usec },
+      time,
       handOn: () => {
         tally.held--
         page.set(bytes, lineAt)
         page.set(scratch, SCRATCH_AT)
-        if (outcome === FLOW && !isOnly) parseText(lineAt, behind, this.#event, this.lines)
+        if (outcome === FLOW && !isOnly) {
+          if (carriedAt < 0) parseText(lineAt, behind, this.#event, this.lines)
+          else parseText(carriedAt, SCRATCH_END, this.#event, this.lines)
+          Object.assign(this.#event, time)
+        }
         record?.read(page, from, to)
         Object.assign(this.lines, { expect, kernel, gap, sample, record, dumpEnd, diagnostic })
         this.isDump = isDump
@@ -381,6 +390,7 @@ export class Source implements Origin {
     const lineEnd = page.indexOf(LF, at)
     const behind = Math.min(lineEnd + 1, end)
     clear(context)
+    this.#carriedAt = -1
     if (lineEnd - at > this.#parts.lineBytesMax) {
       this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
       return { outcome: LONG_LINE, behind }
@@ -394,15 +404,8 @@ export class Source implements Origin {
     } else if (said === EXPECTATION) {
       outcome = !formats.includes(expectation) ? IGNORED : readExpectation(context.bodyAt, lineEnd, event, context)
     } else if (said === NOT_OURS) {
-      const indented = skipBlanks(at)
-      for (const format of formats) {
-        const from = format.mayBeIndented === true ? indented : at
-        if (format.begins(from)) {
-          if (this.#heldFrom >= 0) this.#settleBefore(format)
-          outcome = format.read(from, lineEnd, event, context)
-          break
-        }
-      }
+      outcome = this.#byFormat(at, lineEnd)
+      if (outcome === CARRIED) outcome = this.#carried()
     } else if (said === UNFINISHED) {
       context.reason = 'no reply tuple'
     }
@@ -415,11 +418,74 @@ export class Source implements Origin {
     return { outcome, behind }
   }
 
-  /** Counts what a line became, and hands it on. */
+  #byFormat(at: number, lineEnd: number): Outcome {
+    const indented = skipBlanks(at)
+    for (const format of this.#parts.formats) {
+      const from = format.mayBeIndented === true ? indented : at
+      if (!format.begins(from)) continue
+      if (this.#heldFrom >= 0) this.#settleBefore(format)
+      return format.read(from, lineEnd, this.#event, this.lines)
+    }
+    return IGNORED
+  }
+
+  /** A line within a line, and one within that: each is laid into the scratch and read as if it stood alone, at the time of the innermost that has one. */
+  #carried(): Outcome {
+    const context = this.lines
+    const event = this.#event
+    const { text, formats } = this.#parts
+    const { receivedSec, receivedUsec } = context
+    let time: RecordTime | null = null
+    let outcome: Outcome = CARRIED
+    for (let depth = 0; outcome === CARRIED && depth < CARRIERS_MAX; depth++) {
+      const carried = context.carried!
+      context.carried = null
+      time = carried.time ?? time
+      if (time !== null) {
+        context.receivedSec = time.sec
+        context.receivedUsec = time.usec
+        context.within = time
+      }
+      const bytes = encoder.encode(`${carried.text}\n`)
+      const at = bytesToScratch(bytes)
+      const lineEnd = at + bytes.length - 1
+      const said = parseText(at, lineEnd + 1, event, context)
+      this.#carriedAt = at
+      if (said > 0) outcome = text ? FLOW : IGNORED
+      else if (said === EXPECTATION) outcome = formats.includes(expectation) ? readExpectation(context.bodyAt, lineEnd, event, context) : IGNORED
+      else if (said === NOT_OURS) outcome = this.#byFormat(at, lineEnd)
+      else {
+        if (said === UNFINISHED) context.reason = 'no reply tuple'
+        outcome = text ? REJECTED_LINE : IGNORED
+      }
+    }
+    context.receivedSec = receivedSec
+    context.receivedUsec = receivedUsec
+    context.within = null
+    if (time !== null) this.#atCarriersTime(outcome, time)
+    return outcome === CARRIED ? IGNORED : outcome
+  }
+
+  /** A time of the line's own wins over its carrier's. Kernel lines have asked for it themselves. */
+  #atCarriersTime(outcome: Outcome, time: RecordTime): void {
+    const context = this.lines
+    const event = this.#event
+    const { expect, gap, sample } = context
+    if (outcome === FLOW && event.timeSource === TIME_RECEIVED) {
+      event.sec = time.sec
+      event.usec = time.usec
+      event.timeSource = time.timeSource
+    }
+    if (expect?.timeSource === TIME_RECEIVED) context.expect = { ...expect, ...time }
+    if (gap?.timeSource === TIME_RECEIVED) context.gap = { ...gap, ...time }
+    if (sample?.timeSource === TIME_RECEIVED) context.sample = { ...sample, ...time }
+  }
+
   #hasTime({ sec, timeSource }: RecordTime): void {
     if (timeSource !== TIME_RECEIVED) this.#otherSec = sec
   }
 
+  /** Counts what a line became, and hands it on. */
   #handle(outcome: Outcome, at: number, behind: number): void {
     const { tally, tracker } = this.#records
     const context = this.lines
@@ -585,6 +651,9 @@ export class Source implements Origin {
   }
 }
 
+/** A service's JSON in a unit's journal in a central syslog in a container's file. */
+const CARRIERS_MAX = 6
+
 /** The line is counted already. */
 const LONG_LINE = 0 as Outcome
 
@@ -594,6 +663,7 @@ function clear(context: LineContext): void {
   context.kernel = null
   context.sample = null
   context.record = null
+  context.carried = null
   context.diagnostic = ''
   context.dumpEnd = false
 }

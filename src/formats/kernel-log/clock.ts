@@ -50,7 +50,7 @@ export function bootTime(monotonic: number, context: LineContext): RecordTime | 
 }
 
 export function receivedTime(context: LineContext): RecordTime {
-  return { sec: context.receivedSec, usec: context.receivedUsec, timeSource: TIME_RECEIVED }
+  return context.within ?? { sec: context.receivedSec, usec: context.receivedUsec, timeSource: TIME_RECEIVED }
 }
 
 /** From microseconds since the epoch. */

@@ -1,0 +1,88 @@
+/** Lines of conntrack's and the kernel's within the lines of others: containers' files, kubectl, journals, syslogs, shippers' JSON, and these around each other. */
+import { describe, expect, test } from 'vitest'
+import { byteByByte, random, randomCuts, recordsOf, runPieces, runText } from './harness.js'
+
+const tuple = (sport: number): string => `src=10.0.0.1 dst=10.0.0.2 sport=${sport} dport=443 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=443 dport=${sport}`
+const NEW = `    [NEW] tcp      6 120 SYN_SENT ${tuple(1)}`
+const ROW = `udp      17 30 ${tuple(2)} mark=0 use=1`
+const XML = '<flow type="new"><meta direction="original"><layer3 protonum="2" protoname="ipv4"><src>10.0.0.1</src><dst>10.0.0.2</dst></layer3><layer4 protonum="17" protoname="udp"><sport>3</sport><dport>443</dport></layer4></meta><meta direction="reply"><layer3 protonum="2" protoname="ipv4"><src>10.0.0.2</src><dst>10.0.0.1</dst></layer3><layer4 protonum="17" protoname="udp"><sport>443</sport><dport>3</dport></layer4></meta><meta direction="independent"><timeout>30</timeout><unreplied/></meta></flow>'
+const SAVE = '-A -t 30 -u UNSET -s 10.0.0.1 -d 10.0.0.2 -r 10.0.0.2 -q 10.0.0.1 -p udp --sport 4 --dport 443 --reply-port-src 443 --reply-port-dst 4'
+const EXPECT = `    [NEW] 300 proto=6 src=10.0.0.1 dst=10.0.0.2 sport=0 dport=20010 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.0.0.1 master-dst=10.0.0.2 sport=50466 dport=21 class=0 helper=ftp`
+const FULL = '[  525.051587] nf_conntrack: nf_conntrack: table full, dropping packet'
+const STAMP = '2024-04-09T11:33:24.573225123Z'
+const AT = '2024-04-09T11:33:24.573225Z'
+
+const docker = (line: string): string => JSON.stringify({ log: `${line}\n`, stream: 'stdout', time: STAMP })
+const carriers: Readonly<Record<string, (line: string) => string>> = {
+  'kubectl --timestamps': (line) => `${STAMP} ${line}`,
+  CRI: (line) => `${STAMP} stdout F ${line}`,
+  'podman, k8s-file': (line) => `2024-04-09T13:33:24.573225123+02:00 stderr F ${line}`,
+  'Docker json-file': docker,
+  'Fluent Bit': (line) => JSON.stringify({ date: 1712662404.573225, log: line, stream: 'stdout' }),
+  Vector: (line) => JSON.stringify({ message: line, host: 'gw', timestamp: STAMP, source_type: 'file' }),
+  Elastic: (line) => JSON.stringify({ '@timestamp': STAMP, message: line, host: { name: 'gw' } }),
+  'logcli, jsonl': (line) => JSON.stringify({ labels: { host: 'gw' }, line, timestamp: STAMP }),
+  GELF: (line) => JSON.stringify({ version: '1.1', host: 'gw', short_message: line, timestamp: 1712662404.573225 }),
+  'Docker in CRI': (line) => `2024-04-10T00:00:00Z stdout F ${docker(line)}`,
+}
+const speaking: typeof carriers = {
+  'a journal of a unit': (line) => JSON.stringify({ _TRANSPORT: 'stdout', SYSLOG_IDENTIFIER: 'conntrack', _HOSTNAME: 'gw', __REALTIME_TIMESTAMP: '1712662404573225', MESSAGE: line }),
+  'RFC 5424': (line) => `<30>1 2024-04-09T11:33:24.573225Z gw conntrack 12 - - ${line}`,
+  'a high-precision syslog': (line) => `2024-04-09T11:33:24.573225+00:00 gw conntrack[1234]: ${line}`,
+  'journalctl -o short-unix': (line) => `1712662404.573225 gw conntrack[1234]: ${line}`,
+  'a syslog in Elastic': (line) => JSON.stringify({ '@timestamp': '2024-04-10T00:00:00Z', message: `2024-04-09T11:33:24.573225+00:00 gw conntrack[1234]: ${line}` }),
+}
+
+describe('is read as if it stood alone, at its carrier\'s time', () => {
+  test.each(Object.keys({ ...carriers, ...speaking }))('%s', async (name) => {
+    const carry = { ...carriers, ...speaking }[name]!
+    const text = [NEW, ROW, XML, SAVE, EXPECT].map((line) => `${carry(line)}\n`).join('')
+    const strip = ({ time: _, time_source: __, flow: ___, ...rest }: Record<string, unknown>): unknown => rest
+    const alone = await recordsOf([NEW, ROW, XML, SAVE, EXPECT].map((line) => `${line}\n`).join(''))
+    const records = await recordsOf(text)
+    expect(records.map(strip)).toEqual(alone.map(strip))
+    expect(records.map(({ time, time_source: source }) => [time, source])).toEqual(records.map(() => [AT, undefined]))
+    const { tally } = await runText(text)
+    expect([tally.lines, tally.flows, tally.expects, tally.ignored, tally.rejected]).toEqual([5, 4, 1, 0, 0])
+  })
+
+  test.each(Object.keys(carriers))('the kernel\'s line too: %s', async (name) => {
+    const [kernel] = await recordsOf(`${carriers[name]!(FULL)}\n`, { emit: ['kernel'] })
+    expect(kernel).toMatchObject({ time: AT, kind: 'table_full', monotonic: 525.051587 })
+  })
+
+  test.each(Object.keys(speaking))('but not where another program speaks: %s', async (name) => {
+    expect(await recordsOf(`${speaking[name]!('nf_conntrack: table full, dropping packet')}\n`, { emit: ['kernel'] })).toEqual([])
+  })
+})
+
+test('a time of its own wins', async () => {
+  const own = `[1712662400.000001]\t${NEW}`
+  const text = Object.values({ ...carriers, ...speaking }).map((carry) => `${carry(own)}\n`).join('')
+  const records = await recordsOf(text)
+  expect(records.length).toBe(15)
+  expect(new Set(records.map(({ time }) => time))).toEqual(new Set(['2024-04-09T11:33:20.000001Z']))
+})
+
+test('parts of a line are joined, each stream\'s for itself', async () => {
+  const records = await recordsOf(
+    [`${STAMP} stdout P ${NEW.slice(0, 30)}`, `${STAMP} stderr P ${ROW.slice(0, 9)}`, `${STAMP} stdout P ${NEW.slice(30, 60)}`, `${STAMP} stderr F ${ROW.slice(9)}`, `${STAMP} stdout F ${NEW.slice(60)}`, ''].join('\n'),
+  )
+  expect(records.map(({ orig }) => orig.sport)).toEqual([2, 1])
+})
+
+test('what breaks its grammar is one reject, and shows the whole line', async () => {
+  const line = `${STAMP} stdout F     [NEW] tcp      6 120 SYN_SENT src=broken`
+  expect((await recordsOf(`${line}\n`, { emit: ['reject'] })).map(({ text, line: at }) => [text, at])).toEqual([[line, 1]])
+})
+
+test('cuts of the stream, and a merge by time, change nothing', async () => {
+  const text = Object.values({ ...carriers, ...speaking }).flatMap((carry) => [NEW, ROW, XML, SAVE, FULL].map((line) => `${carry(line)}\r\n`)).join('')
+  const bytes = Buffer.from(text)
+  const whole = (await runPieces([bytes])).text
+  expect((await runPieces(byteByByte(bytes))).text).toBe(whole)
+  const next = random(7)
+  for (let i = 0; i < 5; i++) expect((await runPieces(randomCuts(bytes, next, 80))).text).toBe(whole)
+  const flows = (all: string): string[] => all.split('\n').filter((line) => line.includes('"type":"flow"')).map((line) => line.replace(/"flow":"\w+"/, ''))
+  expect(flows((await runPieces([bytes], { once: true })).text)).toEqual(flows(whole))
+})
