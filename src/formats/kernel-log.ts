@@ -49,9 +49,9 @@ class KernelLog implements LineFormat {
   /** the beginning of a message that a line break cut */
   #begun: Carrier | null = null
   /** the last time that a line told, and what the kernel's clock said then, -1 not known */
-  #neighbour: { readonly time: RecordTime; readonly monotonic: number; readonly host: string } | null = null
+  #neighbour: { readonly time: RecordTime; readonly monotonic: number } | null = null
   /** lines before the first such */
-  #undated: { readonly kernel: KernelEvent; readonly host: string }[] = []
+  #undated: KernelEvent[] = []
   #linesSinceUndated = 0
 
   begins(): boolean {
@@ -159,20 +159,19 @@ class KernelLog implements LineFormat {
   }
 
   /** A line without a time of its own takes that of its neighbours: of the next that has one, where none was before. */
-  #waitsForTime(kernel: KernelEvent, { host, unread, monotonic, stamp }: Carrier): boolean {
+  #waitsForTime(kernel: KernelEvent, { unread, monotonic, stamp }: Carrier): boolean {
     const isUntold = kernel.timeSource === TIME_RECEIVED || kernel.timeSource === TIME_ESTIMATED
     if (!isUntold || !(unread || monotonic >= 0 || stamp !== null) || this.#neighbour !== null || this.#undated.length >= UNDATED_MAX) return false
-    this.#undated.push({ kernel, host })
+    this.#undated.push(kernel)
     return true
   }
 
   /** Lets go of those lines. */
   #date(context: LineContext): void {
-    for (const { kernel, host } of this.#undated) {
+    for (const kernel of this.#undated) {
       const near = this.#neighbour
       const time = near === null ? null : neighbourTime(near, kernel.monotonic)
       context.settled.push({ ...NOTHING, outcome: KERNEL, kernel: time === null ? kernel : { ...kernel, ...time }, reason: '', text: '' })
-      void host
     }
     this.#undated = []
     this.#linesSinceUndated = 0
@@ -189,7 +188,7 @@ class KernelLog implements LineFormat {
     const speaker = program !== '' || (carrier.stamp === null && carrier.monotonic < 0) ? program : KERNEL_PROGRAM
     const kernel = isKernels(carrier) ? kernelMessage(carrier.text, originOf(carrier, time)) : null
     if (kernel !== null) {
-      if (time.timeSource !== TIME_NEIGHBOUR && time.timeSource !== TIME_RECEIVED && time.timeSource !== TIME_ESTIMATED) this.#neighbour = { time, monotonic: carrier.monotonic, host }
+      if (time.timeSource !== TIME_NEIGHBOUR && time.timeSource !== TIME_RECEIVED && time.timeSource !== TIME_ESTIMATED) this.#neighbour = { time, monotonic: carrier.monotonic }
       return { ...NOTHING, outcome: KERNEL, kernel }
     }
     const gap = lossNotice(speaker, carrier.text, time)
