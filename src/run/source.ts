@@ -12,6 +12,7 @@ import { bytesToScratch, CR, scratchUsed, skipBlanks, useScratchAfresh } from '.
 import type { FlowCounts } from '../detectors/levels.js'
 import type { RecordContext } from '../printers/ndjson.js'
 import { CARRIED, EXPECT, FLOW, HELD, IGNORED, type Input, KERNEL, type KernelFacts, type LineContext, type LineFormat, NOTE, type Notice, type Outcome, RECORD, REJECTED_LINE } from '../stage.js'
+import { Recognition } from './recognition.js'
 import type { Origin, Records } from './records.js'
 
 const LF = 10
@@ -55,6 +56,7 @@ export class Source implements Origin {
   readonly #parts: SourceParts
   readonly #records: Records
   readonly #event: Event = new FlowEvent()
+  readonly #recognition = new Recognition()
   readonly #frame: Frame
   /** flow events by kind, for rates */
   readonly events = [0, 0, 0, 0]
@@ -84,6 +86,8 @@ export class Source implements Origin {
   #otherSec = 0
   /** where the last line lies that another carried; -1 the line stands alone */
   #carriedAt = -1
+  /** the format that took the line at hand */
+  #reader: LineFormat | null = null
   /** the number of the record of a held line that is being handed on, beside the first line's offset; -1 none is */
   #settling = -1
   #settlingFrom = 0
@@ -176,7 +180,12 @@ export class Source implements Origin {
   finish(): Promise<void> {
     this.#endFrame()
     this.#received()
-    return this.batch(true)
+    return this.batch(true).then(() => this.#tellUnknown())
+  }
+
+  #tellUnknown(): void {
+    const sentence = this.#recognition.sentence([...(this.#parts.text ? ['conntrack-text'] : []), ...this.#parts.formats.map(({ name }) => name)])
+    if (sentence !== '') this.#parts.diagnose(sentence)
   }
 
   /** What is left is a line, unless its rest is known to be missing. */
@@ -218,6 +227,7 @@ export class Source implements Origin {
       this.#ended = true
       this.#endFrame()
       this.#toNextRecord(true)
+      this.#tellUnknown()
     }
     return n > 0
   }
@@ -238,6 +248,7 @@ export class Source implements Origin {
         this.#lineNumber++
         if (this.lines.extraLines !== 0) this.#extraLines()
         this.#carriedAt = -1
+        this.#recognition.understood()
         this.#wait(FLOW, this.#event, at, next)
         this.#lineAt = next
         continue
@@ -333,6 +344,7 @@ export class Source implements Origin {
         tally.lines += flows
         tally.flows += flows
         this.#lineNumber += flows
+        if (flows > 0) this.#recognition.understood()
         flows = 0
         const mended = this.#mend(p, end, final)
         if (mended === UNFINISHED) {
@@ -354,6 +366,7 @@ export class Source implements Origin {
     tally.lines += flows
     tally.flows += flows
     this.#lineNumber += flows
+    if (flows > 0) this.#recognition.understood()
     channels.endFlows()
     return waits
   }
@@ -399,6 +412,7 @@ export class Source implements Origin {
     this.#records.tally.ignored += this.#joined
     this.#lineNumber += 1 + this.#joined
     let outcome: Outcome = said === NOT_OURS || !text ? IGNORED : REJECTED_LINE
+    this.#reader = null
     if (said > 0) {
       outcome = IGNORED
     } else if (said === EXPECTATION) {
@@ -409,6 +423,10 @@ export class Source implements Origin {
     } else if (said === UNFINISHED) {
       context.reason = 'no reply tuple'
     }
+    // the last format takes whatever comes
+    const isKnown = outcome !== REJECTED_LINE && (outcome !== IGNORED || said !== NOT_OURS || (this.#reader !== null && this.#reader !== formats.at(-1)))
+    if (isKnown) this.#recognition.understood()
+    else this.#recognition.unknown(this.#lineNumber, page, at, lineEnd)
     if (context.settled.length > 0) this.#settled()
     if (outcome === HELD) {
       this.#records.tally.held++
@@ -424,6 +442,7 @@ export class Source implements Origin {
       const from = format.mayBeIndented === true ? indented : at
       if (!format.begins(from)) continue
       if (this.#heldFrom >= 0) this.#settleBefore(format)
+      this.#reader = format
       return format.read(from, lineEnd, this.#event, this.lines)
     }
     return IGNORED
