@@ -1,7 +1,8 @@
 /** SIGHUP on the built program: a bad configuration leaves the old one running, a good one takes its place, and no line is lost or doubled meanwhile. */
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, Program, scratch, sleep, until, wholeLines } from './process-harness.js'
+import { FIRST_START } from './run-harness.js'
 
 const event = (n: number): string => `[1795342488.000000]\t    [NEW] udp      17 30 src=10.10.1.2 dst=10.10.2.2 sport=${1 + (n % 60000)} dport=53 [UNREPLIED] src=10.10.2.2 dst=10.10.1.2 sport=53 dport=${1 + (n % 60000)} mark=${n}\n`
 const marksIn = (path: string): number[] => (existsSync(path) ? wholeLines(readFileSync(path)).flatMap((line) => ((JSON.parse(line) as { mark?: number }).mark ?? []) as number) : [])
@@ -73,6 +74,75 @@ describe('SIGHUP', () => {
       expect.stringMatching(/^reload: .*missing\/all\.ndjson.*; what ran before goes on$/),
       expect.stringMatching(/^reload: .*c\.yaml: it names no inputs any more, and that takes a restart; what ran before goes on$/),
     ])
+  })
+
+  describe('one that is refused changes nothing:', () => {
+    const setUp = (name: string): { folder: string; config: (inputs: string, outputs: string) => void } => {
+      const folder = scratch(name)
+      mkdirSync(folder)
+      return { folder, config: (inputs, outputs) => writeFileSync(`${folder}/c.yaml`, `inputs:\n${inputs}outputs:\n${outputs}`) }
+    }
+
+    /** What runs goes on under load; gives what it said. */
+    const refused = async (folder: string, change: () => void, outputs: readonly string[] = ['all']): Promise<string[]> => {
+      const program = new Program(['run', '-c', `${folder}/c.yaml`, '--state', `${folder}/state`], 'ignore', 'ignore')
+      writeFileSync(`${folder}/a.log`, event(1))
+      await until(() => outputs.every((name) => marksIn(`${folder}/${name}.ndjson`).length === 1))
+      change()
+      program.signal('SIGHUP')
+      for (let n = 2; n <= 200; n++) {
+        appendFileSync(`${folder}/a.log`, event(n))
+        await sleep(2)
+      }
+      await until(() => outputs.every((name) => marksIn(`${folder}/${name}.ndjson`).length === 200))
+      program.signal('SIGTERM')
+      const { status, diagnostics, done } = await program.ended
+      expect(status).toBe(0)
+      for (const name of outputs) expect(marksIn(`${folder}/${name}.ndjson`)).toEqual(Array.from({ length: 200 }, (_, i) => i + 1))
+      expect(done!.flows).toBe(200)
+      return diagnostics.map(({ msg }) => String(msg)).filter((message) => !message.includes(FIRST_START))
+    }
+    const logs = (folder: string, more = ''): string => `  logs: { type: file, path: ${folder}/*.log, from: start, poll: 20ms${more} }\n`
+    const file = (folder: string, name: string, more = ''): string => `  ${name}: { type: file, path: ${folder}/${name}.ndjson${more} }\n`
+
+    test('an output of the same name that cannot be opened, where the old one must end first', async () => {
+      const { folder, config } = setUp('no-output')
+      const all = file(folder, 'all', ', when_full: drop_oldest')
+      config(logs(folder), all)
+      const said = await refused(folder, () => config(logs(folder, ', rescan: 2s'), `${all.replace('all.ndjson', 'missing/all.ndjson')}${file(folder, 'second')}`))
+      expect(said).toEqual([expect.stringMatching(/^reload: output all cannot be opened: .*missing.*; what ran before goes on$/)])
+    })
+
+    test('the second of two new outputs, and an old one that changes', async () => {
+      const { folder, config } = setUp('no-second')
+      config(logs(folder), file(folder, 'all'))
+      const said = await refused(folder, () => config(logs(folder), `${file(folder, 'all', ', fsync: always')}${file(folder, 'good')}${file(`${folder}/missing`, 'bad')}`))
+      expect(said).toEqual([expect.stringMatching(/^reload: output bad cannot be opened: .*; what ran before goes on$/)])
+    })
+
+    test.each([
+      { what: 'a new one', inputs: (folder: string) => `${logs(folder, ', rescan: 2s')}  counters: { type: table, netns: /nowhere/ns }\n` },
+      { what: 'one that is another now', inputs: () => `  logs: { type: table, netns: /nowhere/ns }\n` },
+    ])('an input that cannot be opened: $what', async ({ what, inputs }) => {
+      const { folder, config } = setUp(what.replaceAll(' ', '-'))
+      config(logs(folder), file(folder, 'all'))
+      const said = await refused(folder, () => config(inputs(folder), `${file(folder, 'all', ', fsync: always')}${file(folder, 'second')}`))
+      expect(said).toEqual([expect.stringMatching(/^reload: input (counters|logs) cannot be opened: .*nowhere.*; what ran before goes on$/)])
+    })
+
+    test.each([
+      { what: 'as the paths say', own: 'all.nd*', says: 'is read by inputs.own: the program would eat its own records' },
+      { what: 'through a link', own: 'link', says: 'which is the file of output all: a run would read what it writes' },
+      { what: 'a new one, through a link of its folder', own: 'there/second.ndjson', says: 'which is the file of output second: a run would read what it writes' },
+    ])('an input that would read an output: $what', async ({ what, own, says }) => {
+      const { folder, config } = setUp(`own-${what.replaceAll(/\W+/g, '-')}`)
+      symlinkSync(`${folder}/all.ndjson`, `${folder}/link`)
+      symlinkSync(folder, `${folder}/there`)
+      config(logs(folder), file(folder, 'all'))
+      const said = await refused(folder, () => config(`${logs(folder)}  own: { type: file, path: ${folder}/${own} }\n`, `${file(folder, 'all')}${file(folder, 'second')}`))
+      expect(said).toEqual([expect.stringMatching(/^reload: .*; what ran before goes on$/)])
+      expect(said[0]).toContain(says)
+    })
   })
 
   test('whether rows of the table are written is as the new configuration says', async () => {

@@ -1,4 +1,6 @@
 /** The outputs of a run: opened as a plan says, exchanged between two batches, closed at the end; and which records go to which. */
+import { accessSync, closeSync, constants, existsSync, openSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { makeCondition } from '../conditions.js'
 import { type OutputOptions, outputOf } from '../parts.js'
 import { Route } from '../route.js'
@@ -23,7 +25,7 @@ export class Outlets {
       try {
         this.#outputs.set(config.name, await this.#opened(config, this.#plan))
       } catch (error) {
-        throw new Error(`output ${config.name} cannot be opened: ${messageOf(error)}`)
+        throw cannotOpen(config.name, error)
       }
     }
   }
@@ -46,14 +48,18 @@ export class Outlets {
     }))
   }
 
-  /** Opens what the next plan has and the old one has not, beside the old ones. Throws with nothing changed. */
+  /** Opens what the next plan has and the old one has not, beside the old ones; of what must wait for an old one it looks whether it can be opened. Throws with nothing changed. */
   async prepare(next: Plan, { newOutputs }: Changes): Promise<Map<string, Output>> {
     const made = new Map<string, Output>()
-    try {
-      for (const output of next.outputs) if (newOutputs.includes(output.name) && this.#holdersOf(output).length === 0) made.set(output.name, await this.#opened(output, next))
-    } catch (error) {
-      await closeAll(made.values())
-      throw error
+    for (const output of next.outputs) {
+      if (!newOutputs.includes(output.name)) continue
+      try {
+        if (this.#holdersOf(output).length === 0) made.set(output.name, await this.#opened(output, next))
+        else if (output.type === 'file') checkOpens(output.path)
+      } catch (error) {
+        await closeAll(made.values())
+        throw cannotOpen(output.name, error)
+      }
     }
     return made
   }
@@ -65,10 +71,16 @@ export class Outlets {
     const holders = new Set(held.flatMap((output) => this.#holdersOf(output)))
     try {
       for (const name of holders) await this.#end(name)
-      for (const output of held) made.set(output.name, await this.#opened(output, next))
+      for (const output of held) {
+        try {
+          made.set(output.name, await this.#opened(output, next))
+        } catch (error) {
+          throw cannotOpen(output.name, error)
+        }
+      }
     } catch (error) {
       await closeAll(made.values())
-      for (const name of holders) this.#outputs.set(name, await this.#opened(this.#plan.outputs.find((before) => before.name === name)!, this.#plan))
+      for (const name of holders) this.#outputs.set(name, await this.#openedAgain(name))
       channels.replace(this.channels())
       throw error
     }
@@ -76,6 +88,15 @@ export class Outlets {
     for (const [name, output] of made) this.#outputs.set(name, output)
     this.#plan = next
     channels.replace(this.channels())
+  }
+
+  /** One that cannot be had back ends the run, as at the start: what it has not written is read again with the next. */
+  async #openedAgain(name: string): Promise<Output> {
+    try {
+      return await this.#opened(this.#plan.outputs.find((before) => before.name === name)!, this.#plan)
+    } catch (error) {
+      return { name, write: () => Promise.reject(cannotOpen(name, error)), close: () => Promise.resolve() }
+    }
   }
 
   /** Nobody else may close it, or open it anew, any more. */
@@ -94,6 +115,11 @@ export class Outlets {
     const isHolder = (old: Plan['outputs'][number]): boolean =>
       (old.name === anew.name && (old.when_full !== 'block' || old.type === 'webhook')) || (old.type === 'file' && anew.type === 'file' && old.path === anew.path)
     return this.#plan.outputs.filter(isHolder).map(({ name }) => name)
+  }
+
+  /** What was prepared and is not wanted after all. */
+  async drop(made: ReadonlyMap<string, Output>): Promise<void> {
+    await closeAll(made.values())
   }
 
   /** Files that were renamed are left for new ones. */
@@ -126,6 +152,16 @@ export class Outlets {
     await channels.drained()
     await closeAll(all.filter((output) => !isWebhook(output)))
   }
+}
+
+function cannotOpen(name: string, error: unknown): Error {
+  return new Error(`output ${name} cannot be opened: ${messageOf(error)}`)
+}
+
+/** Another output writes to it meanwhile, or to one of its name: nothing is made, and nothing of it is changed. */
+function checkOpens(path: string): void {
+  if (existsSync(path)) closeSync(openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_NONBLOCK))
+  else accessSync(dirname(path), constants.W_OK | constants.X_OK)
 }
 
 async function closeAll(outputs: Iterable<Output>): Promise<void> {

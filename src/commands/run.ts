@@ -196,7 +196,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
       return feedOf(input, saved === null ? options : { ...options, saved: saved.length === 0 ? {} : { [input.name]: saved } })
     },
   })
-  planNow = () => reload.plan
+  planNow = () => reload.planOfFiles
   try {
     await service.begin()
   } catch (error) {

@@ -14,6 +14,8 @@ const TICK_MS = 1000
 const LATENESS_FADES = 0.95
 /** A line that waits for its second half waits so long. */
 const WAIT_MS = 1000
+/** A feed that has neither opened nor failed after so long is taken as one that opens late, as it is at the start. */
+const OPENING_MS = 5000
 /** A first alert waits so long for the flow events that show who filled the table: conntrack -E is some 10 to 100 ms behind the kernel's log. */
 const FLOWS_MS = 250
 
@@ -48,6 +50,14 @@ export interface RunResult {
   readonly failure: string
   /** what was not there or not permitted from the start, though asked for by name; '' when all was */
   readonly missing: string
+}
+
+/** A feed that has been opened, and none of whose inputs is read yet. */
+export interface Prepared {
+  /** They are read from now on. */
+  begin(): void
+  /** As if it had never been opened. */
+  drop(): void
 }
 
 /** Something to do for the loop. */
@@ -184,12 +194,12 @@ export class Run {
   }
 
   /** Opens a feed. One that fails is told of, and ends the run when it was asked for by name. */
-  async #open({ feed, isNamed }: FeedParts, onSource: (source: Source) => void): Promise<void> {
+  async #open({ feed, isNamed }: FeedParts, onSource: (source: Source) => void, open: Feed['open'] = (add) => feed.open(add)): Promise<void> {
     const { records, sourceOf, report, channels } = this.#parts
     this.#openFeeds++
     feed.onLooked = () => void this.#parts.remember?.()
     try {
-      await feed.open((input) => {
+      await open((input) => {
         input.onIdle = () => channels.flush()
         this.opened.set(feed, '')
         const source = sourceOf(input)
@@ -226,6 +236,48 @@ export class Run {
   add(feed: Feed): void {
     this.#feeds.add(feed)
     void this.#open({ feed, isNamed: false }, (source) => this.#begin(source))
+  }
+
+  /** Opens a further feed while the loop goes on, which takes it with `begin`. Throws what opening met. */
+  async prepare(feed: Feed): Promise<Prepared> {
+    const inputs: Input[] = []
+    let take = (input: Input): void => void inputs.push(input)
+    let isReady = (): void => {}
+    const ready = new Promise<void>((resolve) => (isReady = resolve))
+    feed.onLooked = isReady
+    const opening = feed.open((input) => {
+      take(input)
+      isReady()
+    })
+    const drop = (): void => {
+      take = (input) => {
+        input.abort()
+        input.close()
+      }
+      feed.abort()
+      for (const input of inputs.splice(0)) take(input)
+      opening.catch(() => {})
+    }
+    let timer: NodeJS.Timeout | undefined
+    try {
+      await Promise.race([opening, ready, new Promise<void>((resolve) => (timer = setTimeout(resolve, OPENING_MS)))])
+    } catch (error) {
+      drop()
+      throw error
+    } finally {
+      clearTimeout(timer)
+    }
+    const open: Feed['open'] = (add) => {
+      take = add
+      for (const input of inputs.splice(0)) add(input)
+      return opening
+    }
+    const begin = (): void => {
+      this.#feeds.add(feed)
+      void this.#open({ feed, isNamed: false }, (source) => this.#begin(source), open)
+      if (feed.hasLooked === true) feed.onLooked?.()
+    }
+    return { begin, drop }
   }
 
   /** Ends a feed's inputs while the loop goes on. Resolves with the positions that they had reached, when all they had read is worked through. */
