@@ -9,8 +9,12 @@ import { lastMonotonic } from '../formats/kernel-log/last-monotonic.js'
 import { BootTie, type KernelLine, kernelLines } from '../formats/kernel-log/tie.js'
 import type { BootTime, KernelBoots, LocalClock } from '../stage.js'
 
-/** Of a file's end so much is looked at: for the last line, and for lines that others carry too. */
+/**
+ * Of a file's end so much is looked at: for the last line; of the log that is to be tied (four times the largest ring that distributions set); and of each that may
+ * tie it. Two microseconds a line.
+ */
 const TAIL_BYTES = 1 << 16
+const OWN_BYTES = 1 << 22
 const LOG_BYTES = 1 << 25
 const GZIP_MAGIC = 0x8b1f
 /** In place of a path: standard input, where it is a regular file. */
@@ -29,6 +33,9 @@ export class Boots implements KernelBoots {
   /** by path: what was found, and among how many files */
   readonly #known = new Map<string, { readonly boot: BootTime | null; readonly among: number }>()
 
+  /** by path: what the end of the file says, when it was last written to at that time; each line asks */
+  readonly #guesses = new Map<string, { readonly modified: number; readonly boot: BootTime | null }>()
+
   constructor(localClock: LocalClock) {
     this.#localClock = localClock
   }
@@ -43,17 +50,24 @@ export class Boots implements KernelBoots {
     const isLooked = known !== undefined && (known.boot !== null || known.among === this.#paths.size)
     const tied = isLooked ? known.boot : this.#tied(file.path)
     if (!isLooked) this.#known.set(file.path, { boot: tied, among: this.#paths.size })
-    return tied ?? readOf(file.path, TAIL_BYTES, ({ bytes }) => guessed(bytes, file.modified))
+    if (tied !== null) return tied
+    const guess = this.#guesses.get(file.path)
+    if (guess?.modified === file.modified) return guess.boot
+    const boot = readOf(file.path, TAIL_BYTES, ({ bytes }) => guessed(bytes, file.modified))
+    this.#guesses.set(file.path, { modified: file.modified, boot })
+    return boot
   }
 
   #tied(path: string): BootTime | null {
-    const tie = new BootTie(this.#linesOf(path))
-    for (const other of new Set([path, ...this.#paths])) tie.compare(this.#linesOf(other))
+    const own = [...this.#linesOf(path, OWN_BYTES)]
+    const tie = new BootTie(own)
+    tie.compare(own)
+    for (const other of this.#paths) if (other !== path) tie.compare(this.#linesOf(other, LOG_BYTES))
     return tie.boot === null ? null : { microseconds: tie.boot, source: TIME_BOOT }
   }
 
-  #linesOf(path: string): Iterable<KernelLine> {
-    const read = readOf(path, LOG_BYTES, (found) => found)
+  #linesOf(path: string, most: number): Iterable<KernelLine> {
+    const read = readOf(path, most, (found) => found)
     return read === null ? [] : kernelLines(linesOf(plain(read.bytes)), { localClock: this.#localClock, receivedSec: read.modifiedSec })
   }
 }
