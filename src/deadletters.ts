@@ -104,7 +104,8 @@ export class DeadLetterStore implements DeadLetters {
     const { folder, output, report } = this.#options
     if (folder === null) return Promise.resolve()
     // not in line with `add`: taking may wait for room in the spool, and that for letters that are added
-    this.#replaying = this.#replaying.then(async () => {
+    // a look that failed is no reason not to look again
+    this.#replaying = this.#replaying.catch(() => {}).then(async () => {
       for (const name of replayFiles(folder)) {
         const path = join(folder, REPLAY, name)
         try {

@@ -382,10 +382,13 @@ export interface Refusal {
   readonly body: Uint8Array
 }
 
+/** A running output looks so often for what is to be sent again. */
+export const REPLAY_EVERY_MS = 2000
+
 /** Where they are kept, to be looked at and sent again. */
 export interface DeadLetters {
   /** Resolves when they are safe, true; or false when they cannot be kept and are counted as lost. Never throws. */
   add(refusals: readonly Refusal[]): Promise<boolean>
-  /** Hands over what is to be sent again, whole lines, at the start and every few seconds. `take` resolves when the lines are safe (appended and synced); a crash before means again. */
+  /** Hands over what is to be sent again, whole lines, at the start and every REPLAY_EVERY_MS. `take` resolves when the lines are safe (appended and synced); a crash before means again. */
   takeReplays(take: (lines: Uint8Array) => Promise<void>): Promise<void>
 }

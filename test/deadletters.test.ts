@@ -1,5 +1,5 @@
 /** Dead letters: what was refused is kept as it was, listed, and sent again under its own bytes; the oldest go when there is too much, and are counted. */
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, appendFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, appendFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -125,6 +125,18 @@ test('into a spool: synced before the file goes', async () => {
   expect(readdirSync(join(folder, 'replay'))).toHaveLength(0)
   expect((await spool.peek(10, 1 << 20)).map(({ bytes }) => Buffer.from(bytes).toString())).toEqual([record(1), record(2)])
   await spool.close()
+  await store.close()
+})
+
+test('a look for replays that fails is not the last one', async () => {
+  const folder = fresh()
+  const { store } = await open(folder)
+  await store.add([refusal(1)])
+  replayLetters(folder, readLetters(folder))
+  renameSync(join(folder, 'replay'), join(folder, 'away'))
+  await expect(taken(store)).rejects.toThrow('ENOENT')
+  renameSync(join(folder, 'away'), join(folder, 'replay'))
+  expect(await taken(store)).toBe(`${record(1)}\n`)
   await store.close()
 })
 

@@ -7,6 +7,7 @@ import { createHmac } from 'node:crypto'
 import { appendFileSync, closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
+import { type Letter, readLetters, replayLetters } from '../src/deadletters.js'
 import { cleanUp, freePort, output, Pipe, Program, program, type Record_, scratch, sleep, start, until } from './process-harness.js'
 import { clockIsSettable, comes, configured, firstArrivals, isLong, Life, line, SettableClock, Written } from './run-harness.js'
 import { type Got, makePki, Receiver, receive, type Reply, ridsOf, status, stopReceivers } from './webhook-harness.js'
@@ -195,6 +196,58 @@ describe('killed at any moment', () => {
     }
     if (isLong) console.info(JSON.stringify({ kills: KILLS, lines: mark, requests: receiver.got.length, ids: byId.size, answers, taken: taken.length, rids: all.size, letters: listed.length }))
   })
+})
+
+test('letters that are replayed one after the other while it runs all arrive, once each replay, whatever comes meanwhile', { timeout: 60_000 }, async () => {
+  const REFUSED = isLong ? 200 : 20
+  const isRefusedAtFirst = (mark: number): boolean => mark % 10 === 7
+  const receiver = await receive()
+  const arrivals = new Map<number, number>()
+  const isReplayed = new Set<number>()
+  receiver.usual = ({ text }, response) => {
+    const marks = recordsOf(text).map(({ mark }) => mark as number)
+    if (marks.some((mark) => isRefusedAtFirst(mark) && !isReplayed.has(mark))) return void response.writeHead(422).end('not yet')
+    // refused as a whole, so that nothing is taken and not known to be
+    if (chance() < 0.2) return void response.writeHead(503).end()
+    for (const mark of marks) arrivals.set(mark, (arrivals.get(mark) ?? 0) + 1)
+    response.writeHead(200).end()
+  }
+  const log = scratch('replays.log')
+  writeFileSync(log, '')
+  const config = configured('replays.json', {
+    state: scratch('state'),
+    inputs: { log: { type: 'file', path: log, from: 'start', poll: '10ms' } },
+    outputs: { hook: { type: 'webhook', url: receiver.url(), ...PATIENT, when: { type: 'flow' } } },
+  })
+  const life = new Life(['run', '-c', config])
+  let mark = 0
+  const write = (count: number): void => appendFileSync(log, Array.from({ length: count }, () => line(++mark)).join(''))
+  write(REFUSED * 10)
+  const folder = `${scratch('state')}/outputs/hook/dead-letters`
+  const letters = (): Letter[] => (existsSync(folder) ? readLetters(folder) : [])
+  await comes('all the letters', () => letters().length === REFUSED, life)
+  const markOf = ({ record }: Letter): number => (JSON.parse(record.toString()) as Record_)['mark'] as number
+  const byCommand = new Set([0, REFUSED - 1])
+  for (let n = 0; n < REFUSED; n++) {
+    const left = letters()
+    expect(left).toHaveLength(REFUSED - n)
+    const letter = left[Math.floor(chance() * left.length)]!
+    isReplayed.add(markOf(letter))
+    if (byCommand.has(n)) expect(await command('deadletters', 'replay', String(letter.id), '-c', config)).toContain('1 record goes to hook again: a run looks every 2 s')
+    else replayLetters(folder, [letter])
+    for (let waits = chance() * 10; waits > 1; waits--) {
+      // none that is refused
+      if (isRefusedAtFirst(mark + 1)) mark++
+      write(1)
+      await sleep(chance() * 20)
+    }
+    // each may be looked for before the next is asked for, or not
+    if (chance() < 0.1) await comes('that letter', () => arrivals.has(markOf(letter)), life)
+  }
+  await comes('all letters', () => [...isReplayed].every((one) => arrivals.has(one)), life)
+  await life.stop()
+  expect(letters()).toEqual([])
+  expect([...isReplayed].map((one) => arrivals.get(one))).toEqual(Array(REFUSED).fill(1))
 })
 
 function has(name: string): boolean {

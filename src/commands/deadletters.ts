@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs'
 import { ConfigErrors, loadConfig, type ReadFile } from '../config.js'
 import { type Letter, readLetters, replayLetters } from '../deadletters.js'
 import { DEAD_LETTERS } from '../parts.js'
+import { REPLAY_EVERY_MS } from '../stage.js'
 
 /** Where an output of the configuration keeps its dead letters. */
 export interface DeadLetterFolder {
@@ -114,7 +115,7 @@ function replay(asked: readonly Found[], print: (text: string) => void): void {
     const letters = [...new Map(found.map(({ letter }) => [letter.id, letter])).values()]
     replayLetters(folder, letters)
     const what = letters.length === 1 ? '1 record goes' : `${letters.length} records go`
-    print(`${what} to ${found[0]!.output} again: within seconds where it runs, else at its next start`)
+    print(`${what} to ${found[0]!.output} again: a run looks every ${REPLAY_EVERY_MS / 1000} s, and sends them behind what waits already; without one they go at the next start`)
   }
   if (asked.length === 0) print('there are no dead letters')
 }

@@ -11,7 +11,7 @@ import { gzip } from 'node:zlib'
 import { evenMilliseconds, nowMicroseconds } from '../clock.js'
 import { type BodyRecord, linesOf, recordOf, valueOf } from '../printers/bodies/record.js'
 import type { Time } from '../event.js'
-import type { Output } from '../stage.js'
+import { type Output, REPLAY_EVERY_MS } from '../stage.js'
 import { AddressBook } from './webhook/addresses.js'
 import { Episodes } from './webhook/episodes.js'
 import { type Message, Messages, type Outgoing } from './webhook/message.js'
@@ -37,7 +37,6 @@ const REPEAT_MS = 60_000
 const GZIP_BYTES_MIN = 1024
 const GZIP_LEVEL = 1
 const OLD_MS = 3_600_000
-const REPLAY_MS = 2000
 /** What is shown of an answer. */
 const ANSWER_BYTES = 1024
 const ERROR_CHARS = 300
@@ -492,7 +491,7 @@ class WebhookOutput implements Webhook {
     } catch (error) {
       this.#report(`dead letters cannot be sent again: ${(error as Error).message}`)
     }
-    if (!this.#isStopping) this.#replay = setTimeout(() => (this.#replaying = this.#takeReplays()), REPLAY_MS).unref()
+    if (!this.#isStopping) this.#replay = setTimeout(() => (this.#replaying = this.#takeReplays()), REPLAY_EVERY_MS).unref()
   }
 }
 
