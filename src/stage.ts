@@ -87,6 +87,8 @@ export interface OwnRecord extends RecordTime {
   readonly bytes: Uint8Array
   readonly from: number
   readonly to: number
+  /** where an id of its own belongs, behind the version (or `from`, the brace, where that is hard to find); -1 it has one */
+  readonly idAt: number
   /** large numbers lose digits here */
   readonly keys: Readonly<Record<string, unknown>>
   /** The same bytes again, after they were laid there anew. */

@@ -149,6 +149,17 @@ describe('what later versions and other tools may have done to a record', () => 
     expect(tally.notes).toBe(2)
   })
 
+  test('a run adds its id behind the version where there is none, and takes the record as it is where there is one', async () => {
+    const own = head.replace(',"v":1', ',"v":1,"rid":"a:1"')
+    const odd = `{${Array.from({ length: 70 }, (_, i) => `"k${i}":${i},`).join('')}${head.slice(1)}}`
+    const { lines } = await runText(`${head},"count":1}\n${own},"count":2}\n${odd}\n`, { emit, rid: true })
+    const ids = lines.map((line) => (JSON.parse(line) as { rid: string }).rid)
+    expect(lines[0]).toBe(`${head},"rid":"${ids[0]}","count":1}`)
+    expect(lines[1]).toBe(`${own},"count":2}`)
+    expect(lines[2]).toBe(`{"rid":"${ids[2]}",${odd.slice(1)}`)
+    expect(new Set(ids).size).toBe(3)
+  })
+
   test('CR LF, and a last line without an end', async () => {
     expect((await runText(`${head}}\r\n${head},"count":1}`, { emit })).lines).toEqual([`${head}}`, `${head},"count":1}`])
   })

@@ -11,6 +11,8 @@ const BRACE = 123
 const SECONDS_CHARS = 19
 /** Nothing of ours goes deeper than three. */
 const DEPTH_MAX = 64
+/** A run adds its id to a record that has none: that must fit too. */
+const ID_BYTES = 64
 /** The longest of ours, a flow, has about 30. */
 const MEMBERS_MAX = 64
 /** where a key begins, its length, where its value begins, its length */
@@ -45,6 +47,12 @@ export class ReadBack {
     return this.#isObject(bytes, from, to) && this.#isRecord()
   }
 
+  get idAt(): number {
+    if (this.value('rid') !== undefined) return -1
+    const at = this.#find('v')
+    return at < 0 ? this.from : this.#members[at + VALUE_AT]! + this.#members[at + VALUE_LEN]!
+  }
+
   get timeSource(): number {
     return Math.max(0, timeSourceNames.indexOf(this.value('time_source') as (typeof timeSourceNames)[number]))
   }
@@ -62,7 +70,7 @@ export class ReadBack {
 
   /** Of a type and version that this release writes. */
   #isRecord(): boolean {
-    if (this.to - this.from >= RECORD_BYTES_MAX || this.value('v') !== 1) return false
+    if (this.to - this.from >= RECORD_BYTES_MAX - ID_BYTES || this.value('v') !== 1) return false
     const type = this.value('type')
     const time = this.value('time')
     const known = recordTypes.find((name) => name === type)

@@ -42,6 +42,7 @@ import {
   timeSourceNames,
 } from '../event.js'
 import { protocolNames, states } from '../kernel.js'
+import type { OwnRecord } from '../stage.js'
 import { out, pen } from './pages.js'
 import { copy, prepare, prepareSlot, put, putCopy, putHex, putInteger, putMicroseconds, putSeconds, rewrite } from './texts.js'
 
@@ -315,10 +316,18 @@ export class NdjsonPrinter {
     })
   }
 
-  /** A record that is there already, without its LF. */
-  copy(bytes: Uint8Array, from: number, to: number): void {
-    out.set(bytes.subarray(from, to), pen.at)
-    pen.at += to - from
+  /** A record that is there already, without its LF. Where records have ids it gets one, if it has none. */
+  copy({ bytes, from, to, idAt }: OwnRecord, rid: () => string): void {
+    let at = from
+    if (this.#context.ridPrefix !== null && idAt >= 0) {
+      const id = `"rid":"${this.#context.ridPrefix}:${rid()}"`
+      at = idAt === from ? from + 1 : idAt
+      out.set(bytes.subarray(from, at), pen.at)
+      pen.at += at - from
+      pen.at += encoder.encodeInto(idAt === from ? `${id},` : `,${id}`, out.subarray(pen.at)).written
+    }
+    out.set(bytes.subarray(at, to), pen.at)
+    pen.at += to - at
     out[pen.at++] = LF
   }
 

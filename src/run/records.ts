@@ -218,7 +218,7 @@ export class Records {
    */
   passOn(record: OwnRecord, kernel: KernelEvent | null, sample: TableSample | null, source: Origin): void {
     if (record.sec >= this.clockSec) this.#advance(record, source)
-    this.channels.print((route) => route.wantsPrinted(record.type, record, () => record.keys), () => this.printer.copy(record.bytes, record.from, record.to))
+    this.channels.print((route) => route.wantsPrinted(record.type, record, () => record.keys), () => this.printer.copy(record, () => source.ridOf('')))
     if (source.input.isLive) return
     if (kernel !== null) this.#parts.tableFull.knowFull(kernel.netns, kernel.sec)
     if (sample !== null) this.#parts.tableFull.sample(this.#parts.levels.sample(sample, undefined, source.input.name), true)
