@@ -26,6 +26,10 @@ export interface LineContext {
   carried: Carried | null
   /** the time of the line that carries the one at hand; null where that stands alone, or has none */
   within: RecordTime | null
+  /** somebody waits for time to go on: what is none of ours is asked when it was written */
+  asksTime: boolean
+  /** the answer, of the line at hand or of one that was held back; null it does not say */
+  passed: RecordTime | null
   /** what became of lines that a format had held back, oldest first; they are counted now and come before this line */
   readonly settled: Settled[]
   /** when the kernel's monotonic clock was 0, asked for when a line needs it; null where nothing is known */
@@ -52,6 +56,8 @@ export function newLineContext(localClock: LocalClock, boot: () => BootTime | nu
     record: null,
     carried: null,
     within: null,
+    asksTime: false,
+    passed: null,
     settled: [],
     boot,
     diagnostic: '',

@@ -210,6 +210,11 @@ export class TableFull implements FullTable {
     return this.#wake === Infinity ? null : timeOf(this.#wake)
   }
 
+  /** Something is open, or waits, that goes on with time. */
+  get isOpen(): boolean {
+    return this.#episodes.size !== 0 || this.#waiting.length !== 0 || this.#estimated?.isOpen === true
+  }
+
   /** Lines wait for the next sample: one taken at once tells sooner whose they are. */
   get waitsForSample(): boolean {
     return this.#waiting.length !== 0

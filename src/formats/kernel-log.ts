@@ -26,6 +26,8 @@ const QUOTED = /^(?:> ?)+/
 /** So many lines may wait for one whose time is known, and so many lines of whatever kind long. */
 const UNDATED_MAX = 16
 const UNDATED_LINES_MAX = 64
+/** A priority and a date with its time to the second: lines that begin alike for so long are of the same moment. */
+const STAMP_CHARACTERS = 25
 
 /** One for each input. */
 export function kernelLog(): LineFormat {
@@ -53,6 +55,8 @@ class KernelLog implements LineFormat {
   /** lines before the first such */
   #undated: KernelEvent[] = []
   #linesSinceUndated = 0
+  /** how the last line began that was asked for its time */
+  #askedHead = '\n'
 
   begins(): boolean {
     return true
@@ -65,7 +69,7 @@ class KernelLog implements LineFormat {
       this.#settleEntry(context)
     }
     // the second: of the journal's export format, whose entry began before the stream did
-    if (lineEnd - at > LINE_MAX || isAt(at, 'MESSAGE=')) return this.#otherLine()
+    if (lineEnd - at > LINE_MAX || isAt(at, 'MESSAGE=')) return this.#otherLine('', context)
     const from = skipBlanks(at)
     const whole = utf8(from, page[lineEnd - 1] === CR ? lineEnd - 1 : lineEnd)
     const line = first === QUOTE ? whole.replace(QUOTED, '') : whole
@@ -77,7 +81,7 @@ class KernelLog implements LineFormat {
     // the further lines of a record, kmsg's keys, blank lines
     if (line === '') return IGNORED
     if (first! >= 48 && first! <= 57) {
-      if (this.#fragments === null && WHOLE_KMSG.test(line) && !isInteresting(line)) return this.#otherLine()
+      if (this.#fragments === null && WHOLE_KMSG.test(line) && !isInteresting(line)) return this.#otherLine(line, context)
       const record = readKmsg(line)
       if (record === 'broken') {
         context.reason = 'breaks the grammar of a /dev/kmsg record'
@@ -94,9 +98,9 @@ class KernelLog implements LineFormat {
     }
     if (RELATIVE.test(line)) this.#follow(readCarrier(line), context)
     if (page[lineEnd - 1] === 93 && line.includes(' [s=') && this.#beginEntry(line)) return HELD
-    if (!isInteresting(line) && !mayBeCut(line) && (this.#last === null || !line.includes('last message '))) return this.#otherLine()
+    if (!isInteresting(line) && !mayBeCut(line) && (this.#last === null || !line.includes('last message '))) return this.#otherLine(line, context)
     const carrier = readCarrier(line)
-    if (from - at >= CONTINUATION_INDENT && carrier.text === line) return this.#otherLine()
+    if (from - at >= CONTINUATION_INDENT && carrier.text === line) return this.#otherLine('', context)
     return this.#give(carrier, context)
   }
 
@@ -107,9 +111,21 @@ class KernelLog implements LineFormat {
     this.#date(context)
   }
 
-  #otherLine(): Outcome {
+  #otherLine(line: string, context: LineContext): Outcome {
     this.#last = null
+    if (context.asksTime && !line.startsWith(this.#askedHead)) this.#pass(line, context)
     return IGNORED
+  }
+
+  /** How late it is by a line that is none of ours. Those with the same stamp are asked once. */
+  #pass(line: string, context: LineContext): void {
+    this.#askedHead = line.slice(0, STAMP_CHARACTERS)
+    const kmsg = readKmsg(line)
+    if (kmsg === 'broken') return
+    const carrier = kmsg ?? readCarrier(line)
+    if (carrier.stamp === null && carrier.monotonic < 0 && context.within === null) return
+    const time = this.#timeOf(carrier, context)
+    if (time.timeSource !== TIME_RECEIVED && time.timeSource !== TIME_NEIGHBOUR) context.passed = time
   }
 
   #give(carrier: Carrier, context: LineContext): Outcome {
@@ -259,7 +275,7 @@ class KernelLog implements LineFormat {
       this.#fragmentLines.hold(line)
       return HELD
     }
-    if (!isInteresting(record.text)) return this.#otherLine()
+    if (!isInteresting(record.text)) return this.#otherLine(line, context)
     return this.#give(record, context)
   }
 

@@ -29,6 +29,8 @@ import type { Channels } from './channel.js'
 const AHEAD_SEC = 5
 /** What was on its way while the clock was set (in a pipe, in a queue) is stamped by the clock before, and comes within so long. */
 const ON_ITS_WAY_SEC = 30
+/** A saved log is no older than its last line, but for clocks that differ. */
+const AHEAD_SAVED_SEC = 86_400
 const TABLES_MAX = 1024
 /** So far apart may what we hold for alive and the kernel's count be, and for so long; a few are always on the way. */
 const APART = 0.02
@@ -222,6 +224,16 @@ export class Records {
     if (source.input.isLive) return
     if (kernel !== null) this.#parts.tableFull.knowFull(kernel.netns, kernel.sec)
     if (sample !== null) this.#parts.tableFull.sample(this.#parts.levels.sample(sample, undefined, source.input.name), true)
+  }
+
+  /** An episode is open that time closes. */
+  get asksTime(): boolean {
+    return this.#parts.tableFull.isOpen
+  }
+
+  /** So late it is by lines of which no record is made. */
+  pass(at: RecordTime, source: Origin): void {
+    if (at.sec <= source.receivedSec + AHEAD_SAVED_SEC) this.#advance(at, source)
   }
 
   reject(reject: Reject, source: Origin): void {

@@ -20,6 +20,7 @@ const LF = 10
 const SHOWN_BYTES = 1024
 /** A line that is as old as its reading is of now; then the clock of the world may go on for the stream. */
 const LIVE_SEC = 10
+const LAST_PASSES_SEC = 86_400
 const NOTHING = new Uint8Array(0)
 const encoder = new TextEncoder()
 
@@ -88,6 +89,8 @@ export class Source implements Origin {
   #carriedAt = -1
   /** the format that took the line at hand */
   #reader: LineFormat | null = null
+  /** what the last line said that was asked how late it is */
+  #passed: RecordTime | null = null
   /** the number of the record of a held line that is being handed on, beside the first line's offset; -1 none is */
   #settling = -1
   #settlingFrom = 0
@@ -177,10 +180,12 @@ export class Source implements Origin {
   }
 
   /** The input is at its end: what is left is a line. */
-  finish(): Promise<void> {
+  async finish(): Promise<void> {
     this.#endFrame()
     this.#received()
-    return this.batch(true).then(() => this.#tellUnknown())
+    await this.batch(true)
+    this.#passLast()
+    this.#tellUnknown()
   }
 
   #tellUnknown(): void {
@@ -227,6 +232,7 @@ export class Source implements Origin {
       this.#ended = true
       this.#endFrame()
       this.#toNextRecord(true)
+      this.#passLast()
       this.#tellUnknown()
     }
     return n > 0
@@ -403,6 +409,7 @@ export class Source implements Origin {
     const lineEnd = page.indexOf(LF, at)
     const behind = Math.min(lineEnd + 1, end)
     clear(context)
+    context.asksTime = this.#records.asksTime
     this.#carriedAt = -1
     if (lineEnd - at > this.#parts.lineBytesMax) {
       this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
@@ -428,6 +435,7 @@ export class Source implements Origin {
     if (isKnown) this.#recognition.understood()
     else this.#recognition.unknown(this.#lineNumber, page, at, lineEnd)
     if (context.settled.length > 0) this.#settled()
+    if (context.passed !== null) this.#pass(context.passed)
     if (outcome === HELD) {
       this.#records.tally.held++
       this.#heldLines.push(this.#lineNumber - this.#joined)
@@ -482,6 +490,7 @@ export class Source implements Origin {
     context.receivedUsec = receivedUsec
     context.within = null
     if (time !== null) this.#atCarriersTime(outcome, time)
+    if (outcome === IGNORED && context.asksTime) context.passed ??= time
     return outcome === CARRIED ? IGNORED : outcome
   }
 
@@ -592,7 +601,28 @@ export class Source implements Origin {
   #settle(): void {
     for (const format of this.#parts.formats) format.settle?.(this.lines)
     if (this.lines.settled.length > 0) this.#settled()
+    if (this.lines.passed !== null) this.#pass(this.lines.passed)
     this.#heldFrom = -1
+  }
+
+  /** One stamp may be wrong: time goes on as far as two lines say, one behind the other. */
+  #pass(time: RecordTime): void {
+    const before = this.#passed
+    this.lines.passed = null
+    this.#passed = time
+    if (before !== null) this.#passTo(before.sec < time.sec || (before.sec === time.sec && before.usec < time.usec) ? before : time)
+  }
+
+  /** Behind the last line comes none that could say so too: it is believed for a day. */
+  #passLast(): void {
+    const last = this.#passed
+    this.#passed = null
+    if (last !== null && last.sec <= this.#records.clockSec + LAST_PASSES_SEC) this.#passTo(last)
+  }
+
+  #passTo(time: RecordTime): void {
+    if (!this.#isMerged) this.#records.pass(time, this)
+    else if (time.sec > this.#records.clockSec) this.#waiting.push({ time, handOn: () => this.#records.pass(time, this) })
   }
 
   /** A line of another format makes whole what some of them hold. */
@@ -683,6 +713,7 @@ function clear(context: LineContext): void {
   context.sample = null
   context.record = null
   context.carried = null
+  context.passed = null
   context.diagnostic = ''
   context.dumpEnd = false
 }

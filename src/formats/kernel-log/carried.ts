@@ -74,8 +74,12 @@ export function carriedInJson(keys: Readonly<Record<string, unknown>>, context: 
   const isJournals = '_TRANSPORT' in keys || '__CURSOR' in keys
   // the journal says itself what is the kernel's
   if (line.includes('\n') || !(BEGINS.test(line) || BEHIND_TAG.test(line) || CRI.test(line) || (!isJournals && isInteresting(line)))) return null
-  const time = TIME_KEYS.map((key) => jsonTime(keys[key], context)).find((value) => value !== null) ?? null
-  return { text: line, time }
+  return { text: line, time: timeOfObject(keys, context) }
+}
+
+/** null: it has no time, or none that can be read. */
+export function timeOfObject(keys: Readonly<Record<string, unknown>>, context: LineContext): RecordTime | null {
+  return TIME_KEYS.map((key) => jsonTime(keys[key], context)).find((value) => value !== null) ?? null
 }
 
 /** RFC 3339, or a number since the epoch in seconds to nanoseconds. */

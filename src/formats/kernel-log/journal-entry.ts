@@ -26,6 +26,12 @@ export const journalFieldNames = [
 ] as const
 
 export function journalEntry(fields: JournalFields, context: LineContext): Finding {
+  const found = findInEntry(fields, context)
+  if (found === NOTHING && context.asksTime && fields.has('__REALTIME_TIMESTAMP')) context.passed = timeOfEntry(fields, context)
+  return found
+}
+
+function findInEntry(fields: JournalFields, context: LineContext): Finding {
   const message = fields.get('MESSAGE')
   if (message === undefined || !isInteresting(message)) return NOTHING
   const time = timeOfEntry(fields, context)

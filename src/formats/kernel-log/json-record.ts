@@ -1,6 +1,7 @@
 /** What a JSON object is to us: an entry of the journal, a record of `dmesg --json`, or nothing; and what one of our own records tells the detectors. */
 import { type Counters, counterNames, type KernelEvent, type RecordTime, recordTypes, type TableSample } from '../../event.js'
 import { KERNEL, type LineContext, NOTE, type OwnRecord, RECORD } from '../../stage.js'
+import { timeOfObject } from './carried.js'
 import { bootTime, receivedTime } from './clock.js'
 import { type Finding, NOTHING } from './held.js'
 import { journalEntry, journalFieldNames } from './journal-entry.js'
@@ -16,7 +17,9 @@ export function findInJson(value: unknown, context: LineContext): Finding {
   const keys = value as Keys
   if ('_TRANSPORT' in keys || '__CURSOR' in keys || '__REALTIME_TIMESTAMP' in keys) return journalEntry(journalFields(keys), context)
   if (Array.isArray(keys['dmesg'])) return compactDmesg(keys['dmesg'], context)
-  return dmesgRecord(keys, context)
+  const found = dmesgRecord(keys, context)
+  if (found === NOTHING && context.asksTime) context.passed ??= timeOfObject(keys, context)
+  return found
 }
 
 /** Values are strings, arrays of bytes where they are not printable, null where they are long, or arrays of these where a field occurs more than once. */
@@ -39,7 +42,13 @@ function fieldText(value: unknown): string | null {
 /** `{"pri":4,"time":531.624576,"msg":"…"}`, or with -x `"fac":"kern","pri":"warn"`. */
 export function dmesgRecord(value: unknown, context: LineContext): Finding {
   const keys = value as Keys
-  const { pri, fac, time, msg } = keys
+  const found = findInDmesg(keys, context)
+  const { time } = keys
+  if (found === NOTHING && context.asksTime && ('pri' in keys || 'fac' in keys) && typeof time === 'number') context.passed = bootTime(Math.round(time * 1e6), context)
+  return found
+}
+
+function findInDmesg({ pri, fac, time, msg }: Keys, context: LineContext): Finding {
   if (typeof msg !== 'string' || typeof time !== 'number' || time < 0) return NOTHING
   const facility = typeof fac === 'string' ? (fac === 'kern' ? 0 : 1) : typeof pri === 'number' ? pri >> 3 : -1
   if (facility > 0) return NOTHING
