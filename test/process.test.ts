@@ -417,7 +417,7 @@ describe('the exit status', () => {
     [['--where', 'type=event'], 'type=event: expected one of flow'],
     [['--where', 'dport'], 'dport.*expected key=value'],
     [['--where', ''], 'expected key=value'],
-    [['--since', 'yesterday'], 'RFC 3339'],
+    [['--since', 'yesterday'], 'expected a time such as 2026'],
     [['--timezone', 'Mars/Base'], 'IANA'],
     [['--format', 'pcap'], 'conntrack-xml'],
     [['--flows-max', '0'], 'whole number'],

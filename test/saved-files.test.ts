@@ -1,5 +1,5 @@
 /** Saved files through the built program: compressed on standard input and by name, cut off in the middle, and a rotated set as one story. */
-import { mkdirSync, writeFileSync, writeSync } from 'node:fs'
+import { mkdirSync, utimesSync, writeFileSync, writeSync } from 'node:fs'
 import zlib, { gzipSync } from 'node:zlib'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, fixture, Pipe, Program, type Result, resultOf, run, scratch, shell } from './process-harness.js'
@@ -95,6 +95,25 @@ describe('saved files by name', () => {
   test('a path with brackets in it is that path', async () => {
     writeFileSync(scratch('a[1].txt'), events)
     expect((await read(scratch('a[1].txt'))).done).toMatchObject({ flows: 626 })
+  })
+
+  test('compressed under another name, beside one that is not', async () => {
+    writeFileSync(scratch('saved'), gzipSync(cut[0]!))
+    writeFileSync(scratch('saved.txt'), cut[1]! + cut[2]!)
+    expect(same(await read(scratch('saved'), scratch('saved.txt')))).toEqual(same(await run([], events)))
+    expect((await read('run', '--once', '-i', `${scratch('sav')}*`)).done).toMatchObject({ flows: 626, rejected: 0, ignored: 0 })
+  })
+
+  test('a dmesg that is compressed has its clock estimated as another', async () => {
+    const ring = fixture('kernel-log.rich.dmesg-default')
+    const at = new Date('2026-11-22T12:00:00Z')
+    for (const [name, bytes] of [['dmesg', ring], ['dmesg.gz', gzipSync(ring)], ['dmesg.0', gzipSync(ring)]] as const) {
+      writeFileSync(scratch(name), bytes)
+      utimesSync(scratch(name), at, at)
+    }
+    const plain = await read('--emit', 'kernel', scratch('dmesg'))
+    expect(plain.records.filter(({ time_source }) => time_source === 'estimated').length).toBeGreaterThan(3)
+    for (const name of ['dmesg.gz', 'dmesg.0']) expect((await read('--emit', 'kernel', scratch(name))).lines).toEqual(plain.lines)
   })
 
   test('what cannot be unpacked is named, with what can', async () => {

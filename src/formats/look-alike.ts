@@ -17,6 +17,7 @@ const magics: readonly (readonly [bytes: readonly number[], is: string])[] = [
 ]
 
 const texts: readonly (readonly [begins: RegExp, is: string])[] = [
+  [/^\S+: .*(?:Permission denied|No such file or directory|Operation not permitted|not found|Is a directory)$/, 'what a program said in place of its output'],
   [/^\s*(?:Netid\s+)?State\s+Recv-Q/, 'the output of ss (sockets of this host, not connections through it): conntrack -L | conntrail'],
   [/^(?:Active Internet connections|Proto\s+Recv-Q)/, 'the output of netstat (sockets of this host): conntrack -L | conntrail'],
   [/^\s*(?:PID\s+TTY|USER\s+PID|UID\s+PID|PID\s+USER)/, 'the output of ps'],
@@ -28,7 +29,7 @@ const texts: readonly (readonly [begins: RegExp, is: string])[] = [
   [/^\s*<[?!\w]/, 'XML of another kind'],
   [/^\s*[[{"]?\{?\s*"[^"]*"\s*[:,]/, 'JSON of another kind'],
   [/^\[[\w .-]+\]$|^[\w.-]+\s*=\s*\S/, 'a configuration'],
-  [/^(?:---|[\w-]+:(?:\s|$))/, 'YAML'],
+  [/^---\s*$|^[\w-]+:(?:\s+[^\s:]+)?\s*$/, 'YAML'],
 ]
 
 /** Is it of a log that is understood, and about other things? */

@@ -68,24 +68,27 @@ export class Boots implements KernelBoots {
 
   #linesOf(path: string, most: number): Iterable<KernelLine> {
     const read = readOf(path, most, (found) => found)
-    return read === null ? [] : kernelLines(linesOf(plain(read.bytes)), { localClock: this.#localClock, receivedSec: read.modifiedSec })
+    return read === null ? [] : kernelLines(linesOf(read.bytes), { localClock: this.#localClock, receivedSec: read.modifiedSec })
   }
 }
 
 function guessed(tail: Uint8Array, modified: number): BootTime | null {
-  const last = lastMonotonic(tail)
+  const last = lastMonotonic(tail.subarray(-TAIL_BYTES))
   return last < 0 ? null : { microseconds: modified - last, source: TIME_ESTIMATED }
 }
 
-/** The end of a file; null where it cannot be read, or is none. */
+/** The end of a file, the whole of one that gzip has packed; null where it cannot be read, or is none. */
 function readOf<T>(path: string, most: number, use: (read: { readonly bytes: Buffer; readonly modifiedSec: number }) => T): T | null {
   try {
     const fd = path === STANDARD_INPUT ? 0 : openSync(path, 'r')
     try {
       const stat = fstatSync(fd)
       if (!stat.isFile()) return null
-      const bytes = Buffer.alloc(Math.min(most, stat.size))
-      return use({ bytes: bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, stat.size - bytes.length)), modifiedSec: Math.floor(stat.mtimeMs / 1000) })
+      const head = Buffer.alloc(2)
+      const isPacked = readSync(fd, head, 0, 2, 0) === 2 && head.readUInt16LE(0) === GZIP_MAGIC
+      const bytes = Buffer.alloc(Math.min(isPacked ? LOG_BYTES : most, stat.size))
+      const read = bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, stat.size - bytes.length))
+      return use({ bytes: isPacked ? unpacked(read) : read, modifiedSec: Math.floor(stat.mtimeMs / 1000) })
     } finally {
       if (fd !== 0) closeSync(fd)
     }
@@ -94,8 +97,7 @@ function readOf<T>(path: string, most: number, use: (read: { readonly bytes: Buf
   }
 }
 
-function plain(bytes: Buffer): Buffer {
-  if (bytes.length < 2 || bytes.readUInt16LE(0) !== GZIP_MAGIC) return bytes
+function unpacked(bytes: Buffer): Buffer {
   try {
     return gunzipSync(bytes, { maxOutputLength: LOG_BYTES })
   } catch {

@@ -8,19 +8,27 @@ import { timeOf, TIME_RECEIVED } from '../event.js'
 import { type BootTime, type Input, type Notice, NOTICES_ONLY } from '../stage.js'
 
 const PIECE_BYTES = 1 << 16
-const GZIP = [0x1f, 0x8b]
-const ZSTD = [0x28, 0xb5, 0x2f, 0xfd]
+const magics = { gz: [0x1f, 0x8b], zst: [0x28, 0xb5, 0x2f, 0xfd] } as const
+/** so much of a file tells */
+export const MAGIC_BYTES = 4
 const NOTHING = new Uint8Array(0)
 
-/** null for what is not compressed, or not in a way that this Node knows; undefined while too little of it is there to tell. */
-function decompressorOf(head: Uint8Array): Duplex | null | undefined {
+/** By the ending of a file's name; null for what this Node has nothing for. */
+export function unpackerOf(ending: string): Duplex | null {
+  // in Node from 22.15
   const { createZstdDecompress } = zlib as { createZstdDecompress?: (options: object) => Duplex }
   const options = { chunkSize: PIECE_BYTES }
-  const kinds: (readonly [readonly number[], () => Duplex])[] = [[GZIP, () => createGunzip(options)]]
-  if (createZstdDecompress !== undefined) kinds.push([ZSTD, () => createZstdDecompress(options)])
-  const fitting = kinds.find(([magic]) => magic.every((byte, i) => i >= head.length || head[i] === byte))
-  if (fitting === undefined) return null
-  return head.length < fitting[0].length ? undefined : fitting[1]()
+  return ending === 'gz' ? createGunzip(options) : ending === 'zst' ? (createZstdDecompress?.(options) ?? null) : null
+}
+
+/** By how it begins: null for what is not compressed, or not in a way that this Node knows; undefined while too little of it is there to tell. */
+export function unpackerFor(head: Uint8Array): Duplex | null | undefined {
+  for (const [ending, magic] of Object.entries(magics)) {
+    if (!magic.every((byte, i) => i >= head.length || head[i] === byte)) continue
+    const unpacker = unpackerOf(ending)
+    if (unpacker !== null) return head.length < magic.length ? undefined : unpacker
+  }
+  return null
 }
 
 export class DecompressedInput implements Input {
@@ -115,7 +123,7 @@ export class DecompressedInput implements Input {
       const n = await this.#inner.next()
       if (n < 0) return n
       this.#head = n === 0 ? this.#head : this.#head.length === 0 ? this.#inner.chunk.subarray(0, n) : Buffer.concat([this.#head, this.#inner.chunk.subarray(0, n)])
-      const found = n === 0 ? null : decompressorOf(this.#head)
+      const found = n === 0 ? null : unpackerFor(this.#head)
       if (found === undefined) {
         this.#head = this.#head.slice()
         continue

@@ -11,6 +11,7 @@ import { nearest } from '../nearest.js'
 import { type BootTime, type Feed, type Input, InputError, type KernelBoots } from '../stage.js'
 import { localClock } from '../formats/local-time.js'
 import { Boots } from './boot.js'
+import { MAGIC_BYTES } from './decompressed.js'
 import { CompressedInput, decompressorOf, isCompressed, unpackingOf } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
 import { Buffers, type Content, FollowedFile, type FileTail, gapOf, type Shared } from './files/follow.js'
@@ -43,6 +44,8 @@ import { Saying } from './saying.js'
 
 const LF = 10
 const NOTHING = new Uint8Array(0)
+/** So many files are opened at a time to see what they are. */
+const LOOKS_AT_ONCE = 64
 /** The scan takes at most one in so many parts of the time, but comes after so many times its interval at the latest. */
 const SCAN_SHARE = 20
 const SCAN_MOST = 5
@@ -193,6 +196,8 @@ class FilesFeed implements Feed, Shared {
   /** of a checkpoint, and not there any more */
   readonly #missing: { readonly gone: Gone; readonly position: Position }[] = []
   readonly #told = new Set<string>()
+  /** how those begin that are packed and whose names do not say so */
+  readonly #heads = new Map<string, Uint8Array>()
   #isFirst = true
   /** found by the first look, which is handed over as a whole: half of it in a checkpoint would make the other half files that came later */
   #firstInputs: Input[] = []
@@ -381,6 +386,7 @@ class FilesFeed implements Feed, Shared {
     const found = this.#withoutOwn(await discover(this.#patterns, this.#isExcluded))
     if (this.#isStopped) return
     const isFirst = this.#isFirst
+    if (this.once) await this.#lookInto(found)
     const listed = new Map<string, Promise<Listing>>()
     const list: List = (folder) => {
       if (!listed.has(folder)) listed.set(folder, listing(folder))
@@ -419,6 +425,20 @@ class FilesFeed implements Feed, Shared {
     return { ...found, files: found.files.filter(({ path, stat }) => this.#own.get(`${keyOf(identityOf(stat))} ${path}`) === '') }
   }
 
+  /** Saved files are sent and kept under any name. */
+  async #lookInto({ files }: Discovery): Promise<void> {
+    const look = async ({ path }: Found): Promise<void> => {
+      if (isCompressed(path)) return
+      const head = await reading(path, (read) => read(0, MAGIC_BYTES)).catch(() => NOTHING)
+      if (head.length > 0 && decompressorOf(path, head) !== null) this.#heads.set(path, head)
+    }
+    for (let at = 0; at < files.length; at += LOOKS_AT_ONCE) await Promise.all(files.slice(at, at + LOOKS_AT_ONCE).map(look))
+  }
+
+  #isPacked({ path }: Found): boolean {
+    return isCompressed(path) || this.#heads.has(path)
+  }
+
   #handOverFirst(): void {
     this.#isFirst = false
     for (const input of this.#firstInputs.splice(0)) this.#add(input)
@@ -429,7 +449,7 @@ class FilesFeed implements Feed, Shared {
   #match({ files, failed }: Discovery): Map<string, Found> {
     const byKey = new Map<string, Found>()
     for (const one of files) {
-      if (isCompressed(one.path)) continue
+      if (this.#isPacked(one)) continue
       const key = keyOf(identityOf(one.stat))
       // of several names of one file, the one by which it is known
       if (!byKey.has(key) || this.#files.get(key)?.path === one.path) byKey.set(key, one)
@@ -809,17 +829,18 @@ class FilesFeed implements Feed, Shared {
       for (const { path } of files) if (isCompressed(path) && literal.has(path)) this.diagnose(`${shown(path)} is compressed and is not read: history is not asked for`)
       return
     }
-    for (const one of byAge(files.filter(({ path }) => isCompressed(path)))) this.#decompress(one, idOf(identityOf(one.stat), pathBytes(one.path)), 0)
+    for (const one of byAge(files.filter((one) => this.#isPacked(one)))) this.#decompress(one, idOf(identityOf(one.stat), pathBytes(one.path)), 0)
   }
 
   #decompress(one: Found, id: string, offset: number): void {
-    if (decompressorOf(one.path) === null) {
+    const head = this.#heads.get(one.path) ?? NOTHING
+    if (decompressorOf(one.path, head) === null) {
       this.diagnose(`${shown(one.path)} is not read: ${unpackingOf(one.path)}`)
       return
     }
     const { name, once, boot } = this
     this.#options.boots.add(one.path)
-    const input = new CompressedInput({ name, path: one.path, stat: one.stat, id, offset, once, boot, onEnd: (input) => this.#read(input) })
+    const input = new CompressedInput({ name, path: one.path, stat: one.stat, head, id, offset, once, boot, onEnd: (input) => this.#read(input) })
     this.#queue(input)
     this.add(input)
   }

@@ -1,9 +1,9 @@
 /** A rotated and compressed file, read once from beginning to end. Record ids count the bytes within. */
 import { type BigIntStats, createReadStream } from 'node:fs'
-import type { Readable } from 'node:stream'
-import zlib, { createGunzip } from 'node:zlib'
+import type { Duplex, Readable } from 'node:stream'
 import type { BootTime, Input, Notice } from '../../stage.js'
 import { NOTICES_ONLY } from '../../stage.js'
+import { unpackerFor, unpackerOf } from '../decompressed.js'
 import type { FileTail } from './follow.js'
 import { gapOf } from './follow.js'
 import { identityOf, NO_ANCHOR, NO_HEAD, pathBytes, type Position, savedPath, shown } from './identity.js'
@@ -16,12 +16,9 @@ export function isCompressed(path: string): boolean {
   return COMPRESSED.test(path)
 }
 
-/** A stream that decompresses, by the name's ending; null where this Node has none for it. */
-export function decompressorOf(path: string): (NodeJS.ReadWriteStream & Readable) | null {
-  if (path.endsWith('.gz')) return createGunzip({ chunkSize: CHUNK_BYTES })
-  // in Node from 22.15
-  const { createZstdDecompress } = zlib as { createZstdDecompress?: (options: object) => NodeJS.ReadWriteStream & Readable }
-  return path.endsWith('.zst') && createZstdDecompress !== undefined ? createZstdDecompress({ chunkSize: CHUNK_BYTES }) : null
+/** A stream that decompresses, by the name's ending, else by how the file begins; null where this Node has none for it. */
+export function decompressorOf(path: string, head: Uint8Array): Duplex | null {
+  return isCompressed(path) ? unpackerOf(path.slice(path.lastIndexOf('.') + 1)) : (unpackerFor(head) ?? null)
 }
 
 const tools: Readonly<Record<string, readonly [name: string, tool: string]>> = {
@@ -44,6 +41,8 @@ export interface CompressedFile {
   readonly name: string
   readonly path: string
   readonly stat: BigIntStats
+  /** how it begins, where its name does not say what it is */
+  readonly head: Uint8Array
   readonly id: string
   /** where to begin, in bytes within */
   readonly offset: number
@@ -167,7 +166,7 @@ export class CompressedInput implements Input {
 
   #open(): Readable {
     const source = createReadStream(pathBytes(this.path), { highWaterMark: CHUNK_BYTES })
-    const stream = decompressorOf(this.path)!
+    const stream = decompressorOf(this.path, this.#file.head)!
     const fails = (error: Error): void => {
       this.#failure = `${shown(this.path)} is read no further than ${this.#end} bytes: ${error.message}`
       this.wake()
