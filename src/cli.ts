@@ -163,12 +163,12 @@ export function parseArguments(args: readonly string[], version: string, hostnam
     })
   }
   settle(program, common)
-    .argument('[files...]', 'saved files, compressed ones too, merged by time; none: standard input')
+    .argument('[files...]', 'saved files, compressed ones too, merged by time; -: standard input, as is none')
     .action((files: string[], options: Record<string, unknown>) => {
       // a word that is no path and at which nothing is was to be a command
-      const word = files.find((file) => !/[/.*]/.test(file) && !existsSync(file))
+      const word = files.find((file) => file !== '-' && !/[/.*]/.test(file) && !existsSync(file))
       if (word !== undefined) throw new CliExit(BAD_USAGE, complaint(program, unknownCommand(word, program.commands.map((each) => each.name()))))
-      settings = check('pipe', files.length === 0 ? options : { ...options, files, once: true }, hostname)
+      settings = check('pipe', files.every((file) => file === '-') ? options : { ...options, files, once: true }, hostname)
     })
   const command = (name: string, says: string, flags: readonly Flag[]): Command => settle(program.command(name).description(says), flags)
   command('run', 'The same with any inputs and outputs, until stopped; records carry host, input and rid.', [...ofRun, ...common])

@@ -76,6 +76,19 @@ describe('saved files by name', () => {
     expect(records[0]).toMatchObject({ host: 'gw', rid: expect.any(String) })
   })
 
+  test('- is standard input, alone and among files', async () => {
+    const plain = same(await run([], events))
+    expect(same(await run(['-'], events))).toEqual(plain)
+    const [older, newer] = [scratch('y.log.1'), scratch('y.log')]
+    writeFileSync(older, cut[0]!)
+    writeFileSync(newer, cut[2]!)
+    for (const through of ['file', 'pipe'] as const) {
+      const result = await run([newer, '-', older], Buffer.from(cut[1]!), through)
+      expect(same(result)).toEqual(plain)
+      expect(result.records[0]).not.toHaveProperty('rid')
+    }
+  })
+
   test('one episode across the files of a kernel log', async () => {
     const line = (time: string): string => `Nov 22 10:00:${time} gw kernel: nf_conntrack: nf_conntrack: table full, dropping packet\n`
     writeFileSync(scratch('kern.log.1.gz'), gzipSync(`${line('01')}${line('02')}`))

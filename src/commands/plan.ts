@@ -53,8 +53,9 @@ export async function planOf(settings: Settings, world: World): Promise<Plan> {
   if (settings.command === 'pipe' && !settings.once) return complete(settings, null, [STDIN], [STDOUT])
   const read = (path: string): Uint8Array => readFileSync(path)
   if (settings.command === 'pipe') {
-    const { inputs } = await completeConfig({ inputs: { files: { type: 'file', path: settings.inputs } } }, 'command line', read, world.env)
-    return complete(settings, null, inputs, [STDOUT])
+    const paths = settings.inputs.filter((path) => path !== STDIN.name)
+    const { inputs } = await completeConfig({ inputs: { files: { type: 'file', path: paths } } }, 'command line', read, world.env)
+    return complete(settings, null, paths.length === settings.inputs.length ? inputs : [STDIN, ...inputs], [STDOUT])
   }
   const options = { formats: formatNames, instead: { ...inputsOf(settings), ...outputsOf(settings, world) } }
   const config =
