@@ -63,6 +63,32 @@ describe('what is sent', () => {
     expect(receiver.got.map(({ text }) => ridsOf(text))).toEqual([['run:0', 'run:1', 'run:2', 'run:3'], ['run:4', 'e1.1']])
   })
 
+  // a receiver whose kernel holds the body back until the head is acknowledged, which takes 40 ms, is as slow as that for each request
+  test.each([
+    { held: 'the answer', records: 500, sizes: [1, 99] },
+    { held: "the answer's body", records: 500, sizes: [1, 99] },
+    { held: "the answer's body", records: 40, sizes: [1, 40, 40, 19] },
+    { held: "the answer's body", records: 1, sizes: Array<number>(100).fill(1) },
+  ])('while a receiver holds back $held, the next request grows, up to $records records, though none is waited for', async ({ held, records, sizes }) => {
+    const receiver = await receive()
+    let release = (): void => {}
+    receiver.usual = (_got, response) => {
+      if (held !== 'the answer') response.writeHead(200, { 'content-length': 2 }).flushHeaders()
+      const end = (): void => void response.end('ok')
+      if (receiver.got.length === 1) release = end
+      else setImmediate(end)
+    }
+    const { webhook, queue } = open(receiver.url(), { batch: { records, bytes: 1e6, every: 0 }, gzip: false })
+    await webhook.write(page(flow(1)))
+    await until(() => receiver.got.length === 1, 'the first')
+    for (let n = 2; n <= 100; n++) await webhook.write(page(flow(n)))
+    expect(receiver.got).toHaveLength(1)
+    release()
+    await until(() => queue.length === 0, 'all acknowledged')
+    expect(receiver.got.map(({ text }) => ridsOf(text).length)).toEqual(sizes)
+    expect(receiver.rids).toEqual(Array.from({ length: 100 }, (_, i) => `run:${i + 1}`))
+  })
+
   test('one request at a time', async () => {
     const receiver = await receive()
     let underWay = 0

@@ -424,7 +424,7 @@ function outputs(read: SecretReader) {
           .describe('an answer that blames the request as such (401, 403, 404 …): keep everything and try now and then, or count what was sent as refused'),
         max_age: duration('1s').prefault('72h').describe('what could not be delivered for so long is given up and counted'),
         batch: object({
-          records: whole(1, 100_000).default(500).describe('records in one request at most'),
+          records: whole(1, 100_000).default(500).describe('records in one request at most; requests go one after the other, and what comes meanwhile goes with the next: with 1 a slow receiver sets the pace'),
           bytes: size('1KB', '1GB').prefault('1MB').describe('bytes of one request before compression at most'),
           every: duration('0s').prefault('1s').describe('how long flow records wait for others; alerts and gaps go at once'),
         }).prefault({}),
