@@ -33,6 +33,8 @@ export interface Condition {
   readonly types: ReadonlySet<RecordType>
   /** it asks for nothing but types */
   readonly isOfTypes: boolean
+  /** names of the inputs that it asks for */
+  readonly inputs: readonly string[]
   readonly flow: (event: FlowEvent, origin: RecordOrigin) => boolean
   readonly record: (record: JsonRecord) => boolean
 }
@@ -416,6 +418,7 @@ function compiled(parts: readonly (readonly [name: string, wanted: readonly Cond
   return {
     types: new Set(types),
     isOfTypes: asked.every(({ name }) => name === 'type'),
+    inputs: asked.flatMap(({ name, wanted }) => (name === 'input' ? wanted.map(String) : [])),
     flow: (event, origin) => flows.every((fits) => fits(event, origin)),
     record: (record) => (types as readonly unknown[]).includes(record['type']) && records.every((fits) => fits(record)),
   }

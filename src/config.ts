@@ -5,6 +5,7 @@
 import type { Config, LoadOptions, ReadFile } from './config/result.js'
 
 export { type ConfigError, ConfigErrors, errorText } from './config/errors.js'
+export { HOST_INPUTS } from './config/result.js'
 export type { Config, InputConfig, LoadOptions, OutputConfig, ReadFile } from './config/result.js'
 export { Secret } from './config/secret.js'
 export type { Listen, RuleShape as RuleConfig } from './config/shape.js'

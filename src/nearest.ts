@@ -1,9 +1,15 @@
 /** "Did you mean": the word that a mistyped one was to be. */
 
-/** The nearest of `known`, whatever the case of its letters; undefined where more than a third of the word differs. */
+/** A beginning of fewer letters is that of too much. */
+const BEGINNING_LEAST = 3
+
+/** The nearest of `known`, whatever the case of its letters: of those that begin with the word, else of those that differ from it in at most a third; undefined where there is none. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
-  const scored = known.map((name) => ({ name, distance: editDistance(word.toLowerCase(), name.toLowerCase()) }))
+  const typed = word.toLowerCase()
+  const begun = typed.length < BEGINNING_LEAST ? [] : known.filter((name) => name.toLowerCase().startsWith(typed))
+  const scored = (begun.length > 0 ? begun : known).map((name) => ({ name, distance: editDistance(typed, name.toLowerCase()) }))
   const best = scored.reduce((least, next) => (next.distance < least.distance ? next : least), { name: '', distance: Infinity })
+  if (begun.length > 0) return best.name === '' ? begun[0] : best.name
   return best.distance <= Math.max(1, Math.floor(Math.max(word.length, best.name.length) / 3)) ? best.name : undefined
 }
 

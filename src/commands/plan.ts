@@ -1,13 +1,14 @@
 /** What a run consists of: what the command line says, before what the configuration says, before the defaults; checked, with each part ready to be opened. */
 import { readFileSync } from 'node:fs'
 import type { Settings } from '../cli.js'
-import { completeConfig, type Config, type InputConfig, loadConfig, type OutputConfig } from '../config.js'
+import { completeConfig, type Config, ConfigErrors, HOST_INPUTS, type InputConfig, loadConfig, type OutputConfig } from '../config.js'
 import { makeCondition } from '../conditions.js'
 import { parseTime } from '../config/units.js'
 import type { TableFullOptions } from '../detectors/table-full.js'
 import { LINE_BYTES_MAX, type RecordType, TIME_BOOT } from '../event.js'
 import { localClock } from '../formats/local-time.js'
 import type { LogLevel } from '../log.js'
+import { meantOrExpected } from '../nearest.js'
 import { formatNames, inputKinds, outputKinds, type World } from '../parts.js'
 import { defaultTypes, type RouteOptions } from '../route.js'
 import type { BootTime, LocalClock } from '../stage.js'
@@ -60,7 +61,16 @@ export async function planOf(settings: Settings, world: World): Promise<Plan> {
   const options = { formats: formatNames, instead: { ...inputsOf(settings), ...outputsOf(settings, world) } }
   const config =
     settings.config === '' ? await completeConfig({}, 'command line', read, world.env, options) : await loadConfig(settings.config, read, world.env, options)
+  checkInputNames(settings, config)
   return complete(settings, config, config.inputs, config.outputs)
+}
+
+/** As in a configuration. */
+function checkInputNames({ where }: Settings, { watchesHost, inputs }: Config): void {
+  const names: readonly string[] = watchesHost ? HOST_INPUTS : inputs.map(({ name }) => name)
+  const unknown = where.flatMap((condition) => condition.inputs).filter((name) => !names.includes(name))
+  if (unknown.length === 0) return
+  throw new ConfigErrors(unknown.map((name) => ({ file: 'command line', line: 0, column: 0, path: '', message: `--where input=${name}: there is no such input; ${meantOrExpected(name, names)}` })))
 }
 
 const STDIN: InputConfig = { name: '-', type: 'stdin', timezone: null, format: 'auto' }

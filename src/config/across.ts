@@ -9,9 +9,7 @@ import type { ConfigDocument } from './document.js'
 import { meantOrExpected, nearest } from '../nearest.js'
 import { type ConfigError, type Path, pathText } from './errors.js'
 import { isMap } from './issues.js'
-
-/** Inputs of a configuration that names none. */
-const HOST_INPUTS = ['kmsg', 'journal', 'table', 'conntrack'] as const
+import { HOST_INPUTS } from './result.js'
 
 /** `all`: with the parts that the command line has put in the place of the document's. */
 export function checkAcross(document: ConfigDocument, all: unknown, file: string): ConfigError[] {

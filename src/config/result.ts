@@ -2,6 +2,9 @@
 import type { RecordType } from '../event.js'
 import type { InputShape, OutputShape, Shape } from './shape.js'
 
+/** What the inputs of a configuration that names none may be called. */
+export const HOST_INPUTS = ['kmsg', 'journal', 'table', 'conntrack'] as const
+
 type Frozen<T> = T extends readonly (infer Item)[]
   ? readonly Frozen<Item>[]
   : T extends { reveal(): string }
