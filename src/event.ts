@@ -280,6 +280,8 @@ export interface Gap extends RecordTime {
   /** which output lost it and why, for `output_dropped` */
   readonly output?: string
   readonly reason?: string
+  /** that the line names; '' or absent: none */
+  readonly host?: string
 }
 
 export const kernelKinds = [
@@ -315,6 +317,8 @@ export interface Packet {
 /** One line of the kernel's log about connection tracking. Rare beside flows, so an ordinary object. -1, 0 (`netns`, `repeat`), '' and null mean absent. */
 export interface KernelEvent extends RecordTime {
   readonly kind: KernelKind
+  /** that the line names */
+  readonly host: string
   /** inode of the network namespace that the line names */
   readonly netns: number
   readonly priority: number
@@ -355,6 +359,8 @@ export interface TableSample extends RecordTime {
   readonly total: Counters | null
   /** as read, a 32-bit number for each counter of each CPU; null where `total` is known */
   readonly cpus: readonly Counters[] | null
+  /** that the line names; '' or absent: none */
+  readonly host?: string
 }
 
 /** A sample with what follows from it and the one before. */
@@ -412,6 +418,8 @@ export interface Drops {
 
 /** One notice of an episode. */
 export interface Alert extends RecordTime {
+  /** whose table it is; '' this host's, or of a log that names none */
+  readonly host: string
   readonly netns: number
   readonly netnsName: string
   readonly rule: AlertRule

@@ -162,6 +162,8 @@ export interface EpisodeNumbers {
   /** 0: not known */
   readonly netns: number
   readonly netnsName: string
+  /** '' this host */
+  readonly host: string
   readonly isActive: boolean
   /** episodes that have begun */
   readonly begun: number
@@ -262,7 +264,7 @@ function ofTables({ tables }: MetricsSnapshot): string[] {
 }
 
 function ofEpisodes({ episodes }: MetricsSnapshot): string[] {
-  const labels = (episode: EpisodeNumbers): Labels => ({ rule: episode.rule, ...placeOf(episode) })
+  const labels = (episode: EpisodeNumbers): Labels => ({ rule: episode.rule, ...placeOf(episode), ...(episode.host === '' ? {} : { host: episode.host }) })
   return [
     gauge('conntrail_episode_active', 'Whether an episode of this rule is open now.', episodes.map((episode) => [Number(episode.isActive), labels(episode)])),
     counter('conntrail_episodes_total', 'Episodes that have begun.', episodes.map((episode) => [episode.begun, labels(episode)])),

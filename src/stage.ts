@@ -26,6 +26,8 @@ export interface LineContext {
   carried: Carried | null
   /** the time of the line that carries the one at hand; null where that stands alone, or has none */
   within: RecordTime | null
+  /** that it names; '' none */
+  host: string
   /** somebody waits for time to go on: what is none of ours is asked when it was written */
   asksTime: boolean
   /** the answer, of the line at hand or of one that was held back; null it does not say */
@@ -56,6 +58,7 @@ export function newLineContext(localClock: LocalClock, boot: () => BootTime | nu
     record: null,
     carried: null,
     within: null,
+    host: '',
     asksTime: false,
     passed: null,
     settled: [],
@@ -65,9 +68,10 @@ export function newLineContext(localClock: LocalClock, boot: () => BootTime | nu
   }
 }
 
-/** A line within a line, and the time that the outer one has, for a line without its own. */
+/** A line within a line; the time that the outer one has, for a line without its own, and the host that it names, '' none. */
 export interface Carried {
   readonly text: string
+  readonly host: string
   readonly time: RecordTime | null
 }
 

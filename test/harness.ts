@@ -2,7 +2,7 @@
 import { FlowTracker } from '../src/detectors/flows/tracker.js'
 import { Holders } from '../src/detectors/flows/holders.js'
 import { Levels } from '../src/detectors/levels.js'
-import { TableFull } from '../src/detectors/table-full.js'
+import { type HostsOptions, TableFullOfHosts } from '../src/detectors/table-full-hosts.js'
 import type { HostClock } from '../src/clock.js'
 import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, timeOf } from '../src/event.js'
 import { localClock } from '../src/formats/local-time.js'
@@ -30,6 +30,8 @@ export interface Options {
   readonly name?: string
   /** live inputs on a host with this clock, in place of bytes */
   readonly host?: { readonly clock: HostClock; readonly inputs: readonly Input[] }
+  /** whose lines are this host's; the first that one names */
+  readonly hosts?: HostsOptions
   /** where the records are from */
   readonly context?: RecordOrigin
   /** the inputs can read the kernel's table anew, and are asked to */
@@ -58,7 +60,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
   const written: Buffer[] = []
   const diagnostics: string[] = []
   const tracker: FlowTracker = new FlowTracker({ flowsMax: options.flowsMax ?? 100_000, seed: options.seed ?? 1, fullTable: { wasFull: (netns, sec) => records.wasFull(netns, sec) } })
-  const tableFull: TableFull = new TableFull({ emit: (alert) => records.alert(alert), holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)), boot: '', ...(options.once === true || inputs.length > 1 ? { patienceSec: 30 } : {}) })
+  const tableFull = new TableFullOfHosts({ emit: (alert) => records.alert(alert), holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)), boot: '', ...(options.once === true || inputs.length > 1 ? { patienceSec: 30 } : {}) }, options.hosts ?? { names: [], adopts: true })
   const route = new Route({
     emit: options.emit ?? defaultTypes,
     transitionsOnly: false,

@@ -39,8 +39,8 @@ const snapshot: MetricsSnapshot = {
     { netns: 4026532246, netnsName: 'blue\n', isOwn: false, count: 5, max: 400, fullInSeconds: -1, stats: { drop: 11 }, total: { drop: 11 } },
   ],
   episodes: [
-    { rule: 'table_full', netns: 4026531833, netnsName: '', isActive: true, begun: 2 },
-    { rule: 'table_full', netns: 0, netnsName: '', isActive: false, begun: 1 },
+    { rule: 'table_full', netns: 4026531833, netnsName: '', host: '', isActive: true, begun: 2 },
+    { rule: 'table_full', netns: 0, netnsName: '', host: '', isActive: false, begun: 1 },
   ],
   checkpoint: { ageSeconds: 0.7, hasFailed: false },
 }

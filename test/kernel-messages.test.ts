@@ -4,7 +4,7 @@ import { kernelKinds } from '../src/event.js'
 import { kernelMessage } from '../src/formats/kernel-log/message.js'
 import { anySign, kernelMessages, lossNotices } from '../src/kernel-messages.js'
 
-const origin = { time: { sec: 0, usec: 0, timeSource: 0 }, priority: -1, facility: -1, seq: -1, monotonic: -1, position: '', trusted: true }
+const origin = { time: { sec: 0, usec: 0, timeSource: 0 }, host: '', priority: -1, facility: -1, seq: -1, monotonic: -1, position: '', trusted: true }
 
 describe('kernel messages', () => {
   test('have a spelling for every kind', () => {

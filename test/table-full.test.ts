@@ -45,6 +45,7 @@ function kernelEvent({ at, line }: Step): KernelEvent {
   return {
     ...timeOf(at),
     timeSource: 0,
+    host: '',
     netns: 0,
     priority: 4,
     facility: 0,

@@ -5,7 +5,7 @@
 import type { Checkpoint, CheckpointStore } from '../checkpoint.js'
 import { nowMicroseconds } from '../clock.js'
 import type { Levels } from '../detectors/levels.js'
-import type { TableFull } from '../detectors/table-full.js'
+import type { TableFullOfHosts } from '../detectors/table-full-hosts.js'
 import { type Time, timeOf } from '../event.js'
 import type { World } from '../parts.js'
 import type { Channels } from '../run/channel.js'
@@ -16,7 +16,7 @@ import type { Tally } from '../tally.js'
 const UNMOVED_SEC = 10
 
 export interface Remembered {
-  readonly tableFull: TableFull
+  readonly tableFull: TableFullOfHosts
   readonly levels: Levels
   /** lines of the kernel, and what was told of them, are remembered at once */
   readonly tally: Tally

@@ -5,6 +5,7 @@ import { completeConfig, type Config, ConfigErrors, HOST_INPUTS, type InputConfi
 import { makeCondition } from '../conditions.js'
 import { parseTime } from '../config/units.js'
 import type { TableFullOptions } from '../detectors/table-full.js'
+import type { HostsOptions } from '../detectors/table-full-hosts.js'
 import { LINE_BYTES_MAX, type RecordType, TIME_BOOT } from '../event.js'
 import { localClock } from '../formats/local-time.js'
 import type { LogLevel } from '../log.js'
@@ -19,6 +20,8 @@ export interface Plan {
   /** records carry ids, and the name of their input */
   readonly isRun: boolean
   readonly host: string
+  /** whose lines are this host's, where logs name hosts */
+  readonly hosts: HostsOptions
   readonly rid: boolean
   /** '' nothing is remembered */
   readonly state: string
@@ -110,6 +113,7 @@ function complete(settings: Settings, config: Config | null, inputs: readonly In
     path: settings.config,
     isRun,
     host,
+    hosts: hostsOf(settings, host, config?.host != null, inputs),
     rid: isRun || settings.rid,
     state: settings.state !== '' ? settings.state : (config?.state ?? ''),
     onDamage: config?.on_damage ?? 'begin',
@@ -135,6 +139,15 @@ function complete(settings: Settings, config: Config | null, inputs: readonly In
     http: config?.http ?? null,
     statusUrl: statusUrl(config?.http ?? null, host),
   }
+}
+
+/** Inputs that bring lines of whatever host. */
+const CARRIES_LOGS: ReadonlySet<string> = new Set<InputConfig['type']>(['file', 'stdin', 'command'])
+
+/** What the kernel or the journal of this host says is this host's. Where nobody says whose the inputs are, it is the first that a line names. */
+function hostsOf({ host: asked, hostname }: Settings, host: string, isConfigured: boolean, inputs: readonly InputConfig[]): HostsOptions {
+  const isSaid = asked !== '' || isConfigured
+  return { names: host === '' ? [] : [host, hostname], adopts: !isSaid && inputs.every(({ type }) => CARRIES_LOGS.has(type)) }
 }
 
 /** Where it listens on every address, the host's name stands for them. */

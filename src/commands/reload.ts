@@ -1,6 +1,6 @@
 /** A configuration that was read anew takes the place of the old one in a run that goes on: unchanged inputs and outputs keep their place. */
 import type { InputConfig } from '../config.js'
-import type { TableFull } from '../detectors/table-full.js'
+import type { TableFullOfHosts } from '../detectors/table-full-hosts.js'
 import type { ConfigNumbers } from '../metrics.js'
 import type { Channels } from '../run/channel.js'
 import type { Prepared, Run } from '../run/run.js'
@@ -22,7 +22,7 @@ export interface ReloadParts {
   readonly feedOf: (input: InputConfig, saved: readonly unknown[] | null) => Promise<Feed>
   readonly run: Run
   readonly channels: Channels
-  readonly tableFull: TableFull
+  readonly tableFull: TableFullOfHosts
   readonly service: Service
   /** seconds since the epoch */
   readonly now: () => number

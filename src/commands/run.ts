@@ -6,8 +6,9 @@ import { ConfigErrors } from '../config.js'
 import { FlowTracker } from '../detectors/flows/tracker.js'
 import { Holders } from '../detectors/flows/holders.js'
 import { Levels } from '../detectors/levels.js'
-import { TableFull } from '../detectors/table-full.js'
+import { TableFullOfHosts } from '../detectors/table-full-hosts.js'
 import { localClock } from '../formats/local-time.js'
+import type { TableFullOptions } from '../detectors/table-full.js'
 import { Boots } from '../inputs/boot.js'
 import { isNowhere } from '../inputs/descriptor.js'
 import { Log } from '../log.js'
@@ -70,7 +71,7 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
   const tally = new Tally()
   const full: FullTable = { wasFull: (netns, sec) => records.wasFull(netns, sec) }
   const tracker: FlowTracker = new FlowTracker({ flowsMax: plan.flowsMax, seed: world.seed, fullTable: full })
-  const tableFull: TableFull = new TableFull({
+  const options: TableFullOptions = {
     ...ruleOptions(plan),
     emit: (alert) => {
       const { rules } = reload.plan
@@ -79,7 +80,8 @@ async function runPlan(plan: Plan, readAgain: () => Promise<Plan>, world: World,
     holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)),
     followsFlows: (netns) => records.followsFlows(netns),
     boot: world.bootId,
-  })
+  }
+  const tableFull = new TableFullOfHosts(options, plan.hosts)
   const levels = new Levels()
 
   /** What an output could not keep is told in a gap record; at the end there is no loop to do it in turn. */

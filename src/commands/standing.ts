@@ -1,11 +1,11 @@
 /** How a run stands, as plain data: for /metrics, /status and readiness. */
 import type { CheckpointStore } from '../checkpoint.js'
 import type { FlowTracker } from '../detectors/flows/tracker.js'
-import type { TableFull } from '../detectors/table-full.js'
+import type { TableFullOfHosts } from '../detectors/table-full-hosts.js'
 import { ownNamespace } from '../inputs/namespaces.js'
 import type { ConfigNumbers, EpisodeNumbers, InputNumbers, MetricsSnapshot, OutputNumbers, ProcessNumbers, TableNumbers } from '../metrics.js'
 import type { Channels } from '../run/channel.js'
-import type { Records } from '../run/records.js'
+import { episodeKey, type Records } from '../run/records.js'
 import type { Run } from '../run/run.js'
 import type { Feed } from '../stage.js'
 import type { Tally } from '../tally.js'
@@ -26,7 +26,7 @@ export interface StandingParts {
   readonly channels: Channels
   readonly tally: Tally
   readonly tracker: FlowTracker
-  readonly tableFull: TableFull
+  readonly tableFull: TableFullOfHosts
   readonly store: CheckpointStore | null
 }
 
@@ -126,13 +126,11 @@ function tableNumbers(records: Records): TableNumbers[] {
   })
 }
 
-/** Each rule, in each namespace that is watched or has had an episode. */
+/** Each rule, in each namespace that is watched or has had an episode, and each other host that a log names. */
 function episodeNumbers({ records, tableFull }: StandingParts): EpisodeNumbers[] {
-  const open = new Set(tableFull.openEpisodes.map(({ rule, netns }) => `${rule} ${netns}`))
-  const watched = [...records.tables.values()].map(({ record: { netns, netnsName } }) => ({ rule: 'table_full', netns, netnsName, count: 0 }))
-  const all = new Map<string, { readonly rule: string; readonly netns: number; readonly netnsName: string; readonly count: number }>(
-    watched.map((each) => [`${each.rule} ${each.netns}`, each]),
-  )
+  const open = new Set(tableFull.openEpisodes.map(episodeKey))
+  const watched = [...records.tables.values()].map(({ record: { netns, netnsName } }) => ({ rule: 'table_full', netns, netnsName, host: '', count: 0 }))
+  const all = new Map<string, Omit<EpisodeNumbers, 'isActive' | 'begun'> & { readonly count: number }>(watched.map((each) => [episodeKey(each), each]))
   for (const [key, begun] of records.begun) all.set(key, { ...begun })
-  return [...all].map(([key, { rule, netns, netnsName, count }]) => ({ rule, netns, netnsName, isActive: open.has(key), begun: count }))
+  return [...all].map(([key, { rule, netns, netnsName, host, count }]) => ({ rule, netns, netnsName, host, isActive: open.has(key), begun: count }))
 }

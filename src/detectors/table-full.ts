@@ -67,6 +67,8 @@ export interface TableFullOptions extends Partial<RuleSettings> {
   readonly boot: string
   /** its lines' clock is only estimated */
   readonly isEstimated?: boolean
+  /** said of each table, where it is one of no single host; '' nothing */
+  readonly where?: string
 }
 
 export interface KernelSource {
@@ -203,6 +205,16 @@ export class TableFull implements FullTable {
     else if (now > this.#now) this.#source = TIME_OWN
     this.#now = now
     if (now >= this.#wake) this.#run()
+  }
+
+  /** What it takes for now. */
+  get clock(): RecordTime {
+    return { ...timeOf(this.#now), timeSource: this.#source }
+  }
+
+  /** Nothing is open, and nothing waits. */
+  get isIdle(): boolean {
+    return this.#episodes.size + this.#waiting.length === 0 && this.#estimated?.isIdle !== false
   }
 
   /** When `advance` has something to do even if no record comes; null: never. Live inputs may have a tick then, and a sample taken early settles waiting lines. */
@@ -746,6 +758,7 @@ export class TableFull implements FullTable {
       crowded: this.#episodes.size > 1,
       logs: this.#logs,
       watch: this.#watchOf(episode),
+      where: this.#options.where ?? '',
     })
     if (status === 'resolved') this.#episodes.delete(keyOf(episode.rule, episode.netns))
     this.#options.emit(alert)

@@ -4,7 +4,7 @@
  */
 import { type KernelEvent, page, type RecordTime, TIME_ESTIMATED, TIME_LOCAL, TIME_NEIGHBOUR, TIME_RECEIVED } from '../event.js'
 import { CARRIED, HELD, IGNORED, KERNEL, type LineContext, type LineFormat, NOTE, type Outcome, REJECTED_LINE } from '../stage.js'
-import { behindUnread, type Carrier, KERNEL_PROGRAM, type KmsgRecord, LINE_MAX, readCarrier, readKmsg } from './kernel-log/carrier.js'
+import { behindUnread, type Carrier, hostOf, KERNEL_PROGRAM, type KmsgRecord, LINE_MAX, readCarrier, readKmsg } from './kernel-log/carrier.js'
 import { Carriers } from './kernel-log/carried.js'
 import { bootTime, receivedTime, timeOf, wallTime } from './kernel-log/clock.js'
 import { type Finding, give, HeldLines, NOTHING } from './kernel-log/held.js'
@@ -202,12 +202,12 @@ class KernelLog implements LineFormat {
     const time = this.#timeOf(carrier, context)
     // where nothing stands before the text, any logger may have said it
     const speaker = program !== '' || (carrier.stamp === null && carrier.monotonic < 0) ? program : KERNEL_PROGRAM
-    const kernel = isKernels(carrier) ? kernelMessage(carrier.text, originOf(carrier, time)) : null
+    const kernel = isKernels(carrier) ? kernelMessage(carrier.text, originOf(carrier, time, context)) : null
     if (kernel !== null) {
       if (time.timeSource !== TIME_NEIGHBOUR && time.timeSource !== TIME_RECEIVED && time.timeSource !== TIME_ESTIMATED) this.#neighbour = { time, monotonic: carrier.monotonic }
       return { ...NOTHING, outcome: KERNEL, kernel }
     }
-    const gap = lossNotice(speaker, carrier.text, time)
+    const gap = lossNotice(speaker, carrier.text, { time, host: hostOf(host, context) })
     if (gap !== null) return { ...NOTHING, outcome: NOTE, gap }
     return program === '' && carrier.seq < 0 ? this.#findBehind(carrier, context) : NOTHING
   }
@@ -215,7 +215,7 @@ class KernelLog implements LineFormat {
   /** What stands before the kernel's text is none of the forms that are known: the line counts all the same. */
   #findBehind(carrier: Carrier, context: LineContext): Finding {
     for (const each of behindUnread(carrier)) {
-      const kernel = kernelMessage(each.text, originOf(each, this.#timeOf(each, context)))
+      const kernel = kernelMessage(each.text, originOf(each, this.#timeOf(each, context), context))
       // a log rule's prefix may hold anything, and so does not tell where the kernel begins
       if (kernel === null || (kernel.kind === 'packet_log' && each.program !== KERNEL_PROGRAM)) continue
       Object.assign(carrier, each)
@@ -263,7 +263,7 @@ class KernelLog implements LineFormat {
   #kmsg(record: KmsgRecord, line: string, context: LineContext): Outcome {
     const before = this.#fragments
     if (before !== null && record.flag !== '-' && record.caller === before.caller && record.facility === before.facility && before.text.length < LINE_MAX) {
-      if (record.flag === '+' || kernelMessage(before.text.trimEnd(), originOf(before, receivedTime(context))) === null) {
+      if (record.flag === '+' || kernelMessage(before.text.trimEnd(), originOf(before, receivedTime(context), context)) === null) {
         before.text += record.text
         this.#fragmentLines.hold(line)
         return HELD
@@ -330,6 +330,6 @@ function neighbourTime(near: { readonly time: RecordTime; readonly monotonic: nu
   return timeOf(near.time.sec * 1e6 + near.time.usec + monotonic - near.monotonic, near.time.timeSource)
 }
 
-function originOf({ priority, facility, seq, monotonic, trusted }: Carrier, time: RecordTime): Origin {
-  return { time, priority, facility, seq, monotonic, trusted, position: seq < 0 ? '' : String(seq) }
+function originOf({ host, priority, facility, seq, monotonic, trusted }: Carrier, time: RecordTime, context: LineContext): Origin {
+  return { time, host: hostOf(host, context), priority, facility, seq, monotonic, trusted, position: seq < 0 ? '' : String(seq) }
 }

@@ -207,7 +207,8 @@ export class NdjsonPrinter {
     pen.at = put(o, LINE_END)
   }
 
-  expect(event: ExpectEvent, rid: string): void {
+  /** `host`: that the line names, '' none, or as all records of the context. */
+  expect(event: ExpectEvent, rid: string, host = ''): void {
     const tuple = (t: ExpectTuple): object => ({ src: t.src, dst: t.dst, ...keysObject(t) })
     this.#object(event, 'expect', rid, {
       event: eventNames[event.event],
@@ -223,10 +224,10 @@ export class NdjsonPrinter {
       class: present(event.class),
       helper: event.helper || undefined,
       time_source: timeSourceNames[event.timeSource] || undefined,
-    })
+    }, { host })
   }
 
-  kernel(event: KernelEvent, rid: string): void {
+  kernel(event: KernelEvent, rid: string, host = ''): void {
     this.#object(event, 'kernel', rid, {
       ...namespaceKeys(event.netns, ''),
       kind: event.kind,
@@ -242,10 +243,10 @@ export class NdjsonPrinter {
       packet: event.packet ?? undefined,
       ctstate: event.kind === 'invalid_packet' ? 'INVALID' : undefined,
       time_source: timeSourceNames[event.timeSource] || undefined,
-    })
+    }, { host })
   }
 
-  table(record: TableRecord, rid: string): void {
+  table(record: TableRecord, rid: string, host = ''): void {
     const rate = { new: present(record.rateNew), destroy: present(record.rateDestroy), drop: present(record.rateDrop) }
     this.#object(record, 'table', rid, {
       ...namespaceKeys(record.netns, record.netnsName),
@@ -260,7 +261,7 @@ export class NdjsonPrinter {
       full_in: present(record.fullIn),
       total: record.total ?? undefined,
       time_source: timeSourceNames[record.timeSource] || undefined,
-    })
+    }, { host })
   }
 
   alert(alert: Alert): void {
@@ -286,12 +287,12 @@ export class NdjsonPrinter {
         top: alert.top.length === 0 ? undefined : alert.top,
         time_source: timeSourceNames[alert.timeSource] || undefined,
       },
-      this.#context.ridPrefix === null ? undefined : `${alert.episode}.${alert.seq}`,
+      { host: alert.host, wholeRid: `${alert.episode}.${alert.seq}` },
     )
   }
 
   /** `isWhole`: the id stands by itself. */
-  gap(gap: Gap, rid: string, isWhole = false): void {
+  gap(gap: Gap, rid: string, { isWhole = false, host = '' } = {}): void {
     const keys = {
       cause: gap.cause,
       count: present(gap.count),
@@ -302,7 +303,7 @@ export class NdjsonPrinter {
       reason: gap.reason,
       time_source: timeSourceNames[gap.timeSource] || undefined,
     }
-    this.#object(gap, 'gap', rid, keys, isWhole && this.#context.ridPrefix !== null ? rid : undefined)
+    this.#object(gap, 'gap', rid, keys, { host, ...(isWhole ? { wholeRid: rid } : {}) })
   }
 
   reject(reject: Reject, rid: string): void {
@@ -331,9 +332,11 @@ export class NdjsonPrinter {
     out[pen.at++] = LF
   }
 
-  #object(time: Time, type: string, rid: string, rest: object, wholeRid?: string): void {
-    const id = this.#context.ridPrefix === null ? undefined : (wholeRid ?? `${this.#context.ridPrefix}:${rid}`)
-    const text = JSON.stringify({ time: isoTime(time.sec, time.usec), type, v: 1, rid: id, ...commonKeys(this.#context), ...rest })
+  /** `wholeRid`: the id, where it stands by itself. */
+  #object(time: Time, type: string, rid: string, rest: object, { host = '', wholeRid }: { readonly host?: string; readonly wholeRid?: string } = {}): void {
+    const { ridPrefix } = this.#context
+    const id = ridPrefix === null ? undefined : (wholeRid ?? `${ridPrefix}:${rid}`)
+    const text = JSON.stringify({ time: isoTime(time.sec, time.usec), type, v: 1, rid: id, ...commonKeys(this.#context, host), ...rest })
     pen.at += encoder.encodeInto(`${text}\n`, out.subarray(pen.at)).written
   }
 
@@ -398,9 +401,10 @@ function namespaceKeys(netns: number, netnsName: string): Record<string, unknown
   return { ...(netns === 0 ? {} : { netns }), ...(netnsName === '' ? {} : { netns_name: netnsName }) }
 }
 
-function commonKeys(context: RecordContext): Record<string, unknown> {
+function commonKeys(context: RecordContext, host = ''): Record<string, unknown> {
+  const name = host || context.host
   return {
-    ...(context.host === '' ? {} : { host: context.host }),
+    ...(name === '' ? {} : { host: name }),
     ...(context.input === '' ? {} : { input: context.input }),
     ...namespaceKeys(context.netns, context.netnsName),
   }

@@ -18,7 +18,7 @@ import {
   TIME_ESTIMATED,
 } from '../event.js'
 import { type FlowCounts, type Levels, sumOverCpus } from '../detectors/levels.js'
-import type { TableFull } from '../detectors/table-full.js'
+import { OTHER_HOSTS, type TableFullOfHosts } from '../detectors/table-full-hosts.js'
 import type { FlowTracker } from '../detectors/flows/tracker.js'
 import type { NdjsonPrinter, RecordContext } from '../printers/ndjson.js'
 import type { Input, KernelFacts, OwnRecord } from '../stage.js'
@@ -61,7 +61,7 @@ export interface Origin {
 export interface Detectors {
   readonly tracker: FlowTracker
   readonly levels: Levels
-  readonly tableFull: TableFull
+  readonly tableFull: TableFullOfHosts
 }
 
 export interface RecordsParts extends Detectors {
@@ -78,10 +78,10 @@ export class Records {
   readonly tally: Tally
   readonly tracker: FlowTracker
   readonly #parts: RecordsParts
-  /** the last sample of each namespace, and its counters as the kernel has them; what was lost, by input, cause and whether the number is exact; episodes so far, by rule and namespace */
+  /** the last sample of each namespace, and its counters as the kernel has them; what was lost, by input, cause and whether the number is exact; episodes so far, by rule, namespace and host */
   readonly tables = new Map<number, { readonly record: TableRecord; readonly now: Counters }>()
   readonly lost = new Map<string, { readonly input: string; readonly cause: string; readonly isExact: boolean; count: number }>()
-  readonly begun = new Map<string, { readonly rule: string; readonly netns: number; readonly netnsName: string; count: number }>()
+  readonly begun = new Map<string, { readonly rule: string; readonly netns: number; readonly netnsName: string; readonly host: string; count: number }>()
   /** the latest time of any record, by which episodes go on */
   clockSec = 0
   /** who tells of the flows of a namespace as they come */
@@ -140,23 +140,35 @@ export class Records {
     if (this.tracker.limitGapIsDue) this.#limitGap()
   }
 
-  flow(event: FlowEvent, source: Origin): void {
+  /** `host`: that the line names which carries it, '' none. */
+  flow(event: FlowEvent, source: Origin, host = ''): void {
     if (source.isDump && !source.writesDumps) return
-    this.channels.print((route) => route.wantsFlow(event, source.context), () => this.printer.flow(event, source.rid()))
+    const name = this.#nameOf(host, source)
+    if (name === '') return this.#printFlow(event, source, source.context)
+    const context = { ...source.context, host: name }
+    this.printer.use(context)
+    this.#printFlow(event, source, context)
+    this.printer.use(source.context)
   }
 
-  expect(event: ExpectEvent, source: Origin): void {
+  #printFlow(event: FlowEvent, source: Origin, context: RecordContext): void {
+    this.channels.print((route) => route.wantsFlow(event, context), () => this.printer.flow(event, source.rid()))
+  }
+
+  expect(event: ExpectEvent, source: Origin, host = ''): void {
     if (event.sec > this.clockSec) this.#advance(event, source)
     this.tracker.expect(event)
-    this.channels.print((route, look) => route.wants('expect', event, look), () => this.printer.expect(event, source.ridOf('')))
+    const name = this.#nameOf(host, source)
+    this.channels.print((route, look) => route.wants('expect', event, look), () => this.printer.expect(event, source.ridOf(''), name))
   }
 
   kernel(event: KernelEvent, source: Origin): void {
     const sec = this.#secNow(event.sec, source)
-    const heard = sec === event.sec ? event : { ...event, sec }
+    const host = this.#nameOf(event.host, source)
+    const heard = sec === event.sec && !isOfHost(source) ? event : { ...event, sec, host }
     if (event.timeSource === TIME_ESTIMATED) this.tally.guess(source.input.name)
     this.#advance(heard, source)
-    this.channels.print((route, look) => route.wants('kernel', event, look), () => this.printer.kernel(event, source.ridOf(event.position)))
+    this.channels.print((route, look) => route.wants('kernel', event, look), () => this.printer.kernel(event, source.ridOf(event.position), host))
     this.#parts.tableFull.kernel(heard, source.kernelFacts)
   }
 
@@ -169,9 +181,10 @@ export class Records {
     const teller = this.#origins.find(({ input }) => input.resync !== undefined && input.netns === sample.netns)
     if (teller !== undefined) this.#compare(sample, teller)
     const flows = teller?.takeFlows()
-    const record = this.#parts.levels.sample(sample, flows, source.input.name)
-    this.channels.print((route, look) => route.wants('table', record, look), () => this.printer.table(record, source.ridOf('')))
-    this.#keepTable(record, sumOverCpus(sample))
+    const host = this.#nameOf(sample.host ?? '', source)
+    const record = this.#parts.levels.sample(sample, flows, inputOf(source, host))
+    this.channels.print((route, look) => route.wants('table', record, look), () => this.printer.table(record, source.ridOf(''), host))
+    if (host === '') this.#keepTable(record, sumOverCpus(sample))
     this.#parts.tableFull.sample(record)
   }
 
@@ -202,7 +215,8 @@ export class Records {
     if (gap.timeSource === TIME_ESTIMATED) this.tally.guess(source.input.name)
     this.#countLost(gap, source.input.name)
     source.hasGap = true
-    this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`))
+    const host = this.#nameOf(gap.host ?? '', source)
+    this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, `${source.ridOf('')}${suffix}`, { host }))
   }
 
   /** Of no single input; `rid` is the whole of its id. */
@@ -210,7 +224,7 @@ export class Records {
     this.tally.gaps++
     this.#countLost(gap, '')
     this.printer.use(this.#parts.own)
-    this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, rid, true))
+    this.channels.print((route, look) => route.wants('gap', gap, look), () => this.printer.gap(gap, rid, { isWhole: true }))
     if (this.#source !== null) this.printer.use(this.#source.context)
   }
 
@@ -222,8 +236,8 @@ export class Records {
     if (record.sec >= this.clockSec) this.#advance(record, source)
     this.channels.print((route) => route.wantsPrinted(record.type, record, () => record.keys), () => this.printer.copy(record, () => source.ridOf('')))
     if (source.input.isLive) return
-    if (kernel !== null) this.#parts.tableFull.knowFull(kernel.netns, kernel.sec)
-    if (sample !== null) this.#parts.tableFull.sample(this.#parts.levels.sample(sample, undefined, source.input.name), true)
+    if (kernel !== null) this.#parts.tableFull.knowFull(kernel)
+    if (sample !== null) this.#parts.tableFull.sample(this.#parts.levels.sample(sample, undefined, inputOf(source, sample.host ?? '')), true)
   }
 
   /** An episode is open that time closes. */
@@ -241,13 +255,15 @@ export class Records {
   }
 
   alert(alert: Alert): void {
-    this.tally.alert(alert.episode, alert.summary)
+    this.tally.alert(alert.episode, alert.host === '' ? alert.summary : `${alert.host}: ${alert.summary}`)
     if (alert.seq === 1) {
-      const own = `${alert.rule} ${alert.netns}`
-      // namespaces come and go: those behind the first are counted with those that have no name
+      const own = episodeKey(alert)
+      // namespaces and hosts come and go: those behind the first are counted with those that have no name
       const isOne = this.begun.has(own) || this.begun.size < TABLES_MAX
-      const key = isOne ? own : `${alert.rule} 0`
-      const begun = this.begun.get(key) ?? { rule: alert.rule, netns: isOne ? alert.netns : 0, netnsName: isOne ? alert.netnsName : '', count: 0 }
+      const { rule } = alert
+      const { netns, netnsName, host } = isOne ? alert : { netns: 0, netnsName: '', host: alert.host === '' ? '' : OTHER_HOSTS }
+      const key = isOne ? own : episodeKey({ rule, netns, host })
+      const begun = this.begun.get(key) ?? { rule, netns, netnsName, host, count: 0 }
       begun.count++
       this.begun.set(key, begun)
     }
@@ -355,6 +371,11 @@ export class Records {
     return sample === null ? null : { sample, sampler: sampler! }
   }
 
+  /** How records name the host that a line names. What this host's kernel or journal says is its own, whatever its name was then. */
+  #nameOf(named: string, source: Origin): string {
+    return named === '' || isOfHost(source) ? '' : this.#parts.tableFull.nameOf(named)
+  }
+
   #advance(at: RecordTime, source: Origin): void {
     if (source.input.isLive && at.sec > source.receivedSec + AHEAD_SEC) return
     if (at.sec > this.clockSec && at.timeSource !== TIME_ESTIMATED) this.clockSec = at.sec
@@ -366,3 +387,13 @@ export class Records {
     if (gap !== null && this.#source !== null) this.gap(gap, this.#source, 'l')
   }
 }
+
+/** Which episodes are told apart. */
+export function episodeKey({ rule, netns, host }: { readonly rule: string; readonly netns: number; readonly host: string }): string {
+  return `${rule} ${netns} ${host}`
+}
+
+const isOfHost = ({ input }: Origin): boolean => input.ridBy === 'position'
+
+/** Samples of two hosts have as little to do with each other as those of two inputs. */
+const inputOf = ({ input }: Origin, host: string): string => (host === '' ? input.name : `${input.name} ${host}`)

@@ -89,8 +89,9 @@ export class Source implements Origin {
   #lastEvents = [0, 0]
   /** time of the last record that is no flow; 0 there was none with a time of its own */
   #otherSec = 0
-  /** where the last line lies that another carried; -1 the line stands alone */
+  /** where the last line lies that another carried; -1 the line stands alone; and the host that is named there, '' none */
   #carriedAt = -1
+  #host = ''
   /** the format that took the line at hand */
   #reader: LineFormat | null = null
   /** what the last line said that was asked how late it is */
@@ -269,6 +270,7 @@ export class Source implements Origin {
         this.#lineNumber++
         if (this.lines.extraLines !== 0) this.#extraLines()
         this.#carriedAt = -1
+        this.#host = ''
         this.#recognition.understood()
         this.#wait(FLOW, this.#event, at, next)
         this.#lineAt = next
@@ -303,6 +305,7 @@ export class Source implements Origin {
     const { isDump } = this
     const isOnly = this.#waiting.length === 0
     const carriedAt = outcome === FLOW ? this.#carriedAt : -1
+    const host = this.#host
     const time = { sec: at.sec, usec: at.usec, ...('timeSource' in at ? { timeSource: at.timeSource } : {}) }
     const { tally } = this.#records
     tally.held++
@@ -320,6 +323,7 @@ export class Source implements Origin {
         record?.read(page, from, to)
         Object.assign(this.lines, { expect, kernel, gap, sample, record, dumpEnd, diagnostic })
         this.isDump = isDump
+        this.#host = host
         // its id is made of the offset that it had
         this.#lineAt = offset - this.#frame.offset + this.#frame.at
         this.#handle(outcome, lineAt, behind)
@@ -430,6 +434,7 @@ export class Source implements Origin {
     clear(context)
     context.asksTime = this.#records.asksTime
     this.#carriedAt = -1
+    this.#host = ''
     if (lineEnd - at > this.#parts.lineBytesMax) {
       this.#longLine({ text: page.slice(at, at + SHOWN_BYTES), bytes: lineEnd - at })
       return { outcome: LONG_LINE, behind }
@@ -487,6 +492,7 @@ export class Source implements Origin {
       const carried = context.carried!
       context.carried = null
       time = carried.time ?? time
+      if (carried.host !== '') context.host = carried.host
       if (time !== null) {
         context.receivedSec = time.sec
         context.receivedUsec = time.usec
@@ -508,9 +514,21 @@ export class Source implements Origin {
     context.receivedSec = receivedSec
     context.receivedUsec = receivedUsec
     context.within = null
+    this.#ofCarriersHost()
     if (time !== null) this.#atCarriersTime(outcome, time)
     if (outcome === IGNORED && context.asksTime) context.passed ??= time
     return outcome === CARRIED ? IGNORED : outcome
+  }
+
+  /** Kernel lines have asked for it themselves. */
+  #ofCarriersHost(): void {
+    const context = this.lines
+    this.#host = context.host
+    context.host = ''
+    const { sample, gap } = context
+    if (this.#host === '') return
+    if (sample !== null) context.sample = { ...sample, host: sample.host || this.#host }
+    if (gap !== null) context.gap = { ...gap, host: gap.host || this.#host }
   }
 
   /** A time of the line's own wins over its carrier's. Kernel lines have asked for it themselves. */
@@ -540,11 +558,11 @@ export class Source implements Origin {
       case FLOW:
         tally.flows++
         this.#records.follow(this.#event, this)
-        this.#records.flow(this.#event, this)
+        this.#records.flow(this.#event, this, this.#host)
         break
       case EXPECT:
         tally.expects++
-        this.#records.expect(context.expect!, this)
+        this.#records.expect(context.expect!, this, this.#host)
         this.#hasTime(context.expect!)
         break
       case KERNEL:

@@ -74,6 +74,8 @@ export interface NoticeContext {
   /** kernel lines are among the inputs */
   readonly logs: boolean
   readonly watch: Watch | null
+  /** said of each table */
+  readonly where: string
 }
 
 export const logged = (episode: Episode): number => episode.sure + episode.attributed + episode.doubtful
@@ -123,6 +125,8 @@ export function makeAlert(episode: Episode, context: NoticeContext): Alert {
   return {
     ...timeOf(context.now),
     timeSource: context.timeSource,
+    // whoever has detectors for several hosts knows whose this is
+    host: '',
     netns: Math.max(0, episode.netns),
     netnsName: episode.netnsName,
     rule: episode.rule,
@@ -165,7 +169,7 @@ function summaryOf(episode: Episode, drops: Drops, context: NoticeContext): stri
   const name = episode.netnsName === '' ? '' : ` (${episode.netnsName})`
   const where = episode.netns === OTHERS ? ` in further namespaces (only ${EPISODES_MAX} are told apart at once)` : episode.netns === 0 ? '' : ` in netns ${episode.netns}${name}`
   const full = context.status === 'resolved' ? 'was full' : 'full'
-  return `${table} ${full}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode)}${context.timeSource === TIME_ESTIMATED ? GUESSED : ''}`
+  return `${table} ${full}${context.where}${where}: ${amount(episode, drops, context)}${heldBack(episode, drops)}${who(episode)}${context.timeSource === TIME_ESTIMATED ? GUESSED : ''}`
 }
 
 function who(episode: Episode): string {

@@ -5,7 +5,7 @@
  */
 import { type RecordTime, TIME_OWN } from '../../event.js'
 import type { Carried, LineContext } from '../../stage.js'
-import { LINE_MAX, readCarrier } from './carrier.js'
+import { hostOf, LINE_MAX, readCarrier } from './carrier.js'
 import { timeOf, wallTime } from './clock.js'
 
 const PROTOCOLS = 'tcp|udp|udplite|sctp|dccp|gre|icmp|icmpv6|unknown'
@@ -21,11 +21,12 @@ const STAMPED = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) 
 const KERNELS_CLOCK = /^\s*(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\]/
 /** Keys of JSON lines in the order in which they are asked. */
 const TEXT_KEYS = ['log', 'message', 'MESSAGE', 'msg', 'line', 'textPayload', 'short_message']
+const HOST_KEYS = ['_HOSTNAME', 'hostname', 'host', 'HOST', 'syslog_hostname']
 const TIME_KEYS = ['time', '@timestamp', 'timestamp', '__REALTIME_TIMESTAMP', '_SOURCE_REALTIME_TIMESTAMP', 'date', 'ts']
 
 export class Carriers {
   /** parts of a line that a container's runtime broke, by stream */
-  readonly #parts = new Map<string, { text: string; readonly time: RecordTime | null }>()
+  readonly #parts = new Map<string, Carried>()
 
   /** null: it carries nothing; 'part': the rest of its line is to come. A cheap question for lines of other matters. */
   find(line: string, context: LineContext): Carried | 'part' | null {
@@ -34,7 +35,7 @@ export class Carriers {
       const cri = CRI.exec(line)
       if (cri !== null) return this.#cri(cri, context)
       const stamped = STAMPED.exec(line)
-      if (stamped !== null && (BEGINS.test(stamped[2]!) || KERNELS_CLOCK.test(stamped[2]!))) return { text: stamped[2]!, time: timeIn(stamped[1]!, context) }
+      if (stamped !== null && (BEGINS.test(stamped[2]!) || KERNELS_CLOCK.test(stamped[2]!))) return { text: stamped[2]!, host: '', time: timeIn(stamped[1]!, context) }
     }
     // the kernel's own lines, which are most of a log, carry nothing
     if (first === BRACKET || line.includes(' kernel: ')) return null
@@ -43,7 +44,7 @@ export class Carriers {
 
   #cri([, stamp, stream, tag, text]: RegExpExecArray, context: LineContext): Carried | 'part' {
     const before = this.#parts.get(stream!)
-    const whole = { text: (before?.text ?? '') + text!, time: before?.time ?? timeIn(stamp!, context) }
+    const whole = { text: (before?.text ?? '') + text!, host: '', time: before?.time ?? timeIn(stamp!, context) }
     this.#parts.delete(stream!)
     if (tag === 'F') return whole
     // longer than any record: what comes is no part of one
@@ -57,10 +58,10 @@ function behindTag(line: string, context: LineContext): Carried | null {
   const found = BEHIND_TAG.exec(line)
   if (found === null) return null
   const at = found.index + found[0].length
-  const { stamp, program } = readCarrier(line.slice(0, at))
+  const { stamp, program, host } = readCarrier(line.slice(0, at))
   if (stamp === null || program === 'kernel' || program === '' || program === '-') return null
   const time = stamp.kind === 'wall' ? wallTime(stamp.clock, context) : stamp.kind === 'unix' ? timeOf(stamp.microseconds, stamp.source) : null
-  return { text: line.slice(at), time }
+  return { text: line.slice(at), host: hostOf(host, context), time }
 }
 
 /** An object that a container's runtime, a shipper or a journal made of a line. */
@@ -74,7 +75,14 @@ export function carriedInJson(keys: Readonly<Record<string, unknown>>, context: 
   const isJournals = '_TRANSPORT' in keys || '__CURSOR' in keys
   // the journal says itself what is the kernel's
   if (line.includes('\n') || !(BEGINS.test(line) || BEHIND_TAG.test(line) || CRI.test(line) || (!isJournals && isInteresting(line)))) return null
-  return { text: line, time: timeOfObject(keys, context) }
+  const host = HOST_KEYS.map((key) => keys[key]).find((value) => typeof value === 'string')
+  return { text: line, host: hostOf(typeof host === 'string' ? host : nestedHost(keys), context), time: timeOfObject(keys, context) }
+}
+
+/** As ECS has it: `host` is an object, or its name a key with a point. */
+function nestedHost({ host, ...keys }: Readonly<Record<string, unknown>>): string {
+  const name = typeof host === 'object' && host !== null ? ((host as Record<string, unknown>)['name'] ?? (host as Record<string, unknown>)['hostname']) : keys['host.name']
+  return typeof name === 'string' ? name : ''
 }
 
 /** null: it has no time, or none that can be read. */

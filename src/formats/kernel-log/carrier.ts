@@ -4,6 +4,7 @@
  * Sources: kernel/printk/printk.c, util-linux sys-utils/dmesg.c, systemd src/shared/logs-show.c, rsyslog, syslog-ng, busybox sysklogd.
  */
 import { TIME_OWN } from '../../event.js'
+import type { LineContext } from '../../stage.js'
 import { monthNumber } from '../local-time.js'
 import { utf8, toScratch } from '../scan.js'
 import { fraction, type WallClock } from './clock.js'
@@ -43,6 +44,14 @@ export interface Carrier {
 }
 
 export const KERNEL_PROGRAM = 'kernel'
+
+/** Names and addresses, also several joined by a relay (`relay/gw1`, `s_net@gw1`); what loggers put where they know none (`-`, `?`, `(none)`, `unknown`) is none. */
+const HOST_NAME = /^(?!unknown$)[\p{L}\p{N}_][\p{L}\p{N}_.:@/%-]{0,254}$/u
+
+/** Of the line itself, else of the one that carries it. */
+export function hostOf(named: string, context: LineContext): string {
+  return HOST_NAME.test(named) ? named : context.host
+}
 
 /** A record of the kernel has at most 1,024 bytes of text, four times as many with every one escaped, and what loggers put before it. */
 export const LINE_MAX = 16_384
@@ -306,7 +315,8 @@ function innerClock(carrier: Carrier): Carrier {
 function program(carrier: Carrier): Carrier {
   let found: RegExpExecArray | null
   if ((carrier.monotonic >= 0 || carrier.stamp === null) && (found = take(carrier, HOST_KERNEL)) !== null) {
-    carrier.host = found[1]!
+    // at the very beginning of a line it may be the rest of what a copy has cut off
+    if (carrier.monotonic >= 0) carrier.host = found[1]!
     carrier.program = KERNEL_PROGRAM
     carrier.trusted = false
     innerClock(carrier)

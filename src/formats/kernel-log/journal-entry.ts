@@ -5,6 +5,7 @@
 import { type RecordTime, TIME_OWN } from '../../event.js'
 import { KERNEL, type LineContext, NOTE } from '../../stage.js'
 import { receivedTime, timeOf } from './clock.js'
+import { hostOf } from './carrier.js'
 import { type Finding, NOTHING } from './held.js'
 import { isInteresting, kernelMessage, lossNotice } from './message.js'
 
@@ -17,6 +18,7 @@ export const journalFieldNames = [
   'PRIORITY',
   'SYSLOG_FACILITY',
   'SYSLOG_IDENTIFIER',
+  '_HOSTNAME',
   '_SOURCE_MONOTONIC_TIMESTAMP',
   '__CURSOR',
   '__REALTIME_TIMESTAMP',
@@ -35,8 +37,9 @@ function findInEntry(fields: JournalFields, context: LineContext): Finding {
   const message = fields.get('MESSAGE')
   if (message === undefined || !isInteresting(message)) return NOTHING
   const time = timeOfEntry(fields, context)
+  const host = hostOf(fields.get('_HOSTNAME') ?? '', context)
   if (fields.get('_TRANSPORT') !== 'kernel') {
-    const gap = lossNotice(fields.get('SYSLOG_IDENTIFIER') ?? '-', message, time)
+    const gap = lossNotice(fields.get('SYSLOG_IDENTIFIER') ?? '-', message, { time, host })
     return gap === null ? NOTHING : { ...NOTHING, outcome: NOTE, gap }
   }
   const facility = numberOf(fields, 'SYSLOG_FACILITY')
@@ -44,6 +47,7 @@ function findInEntry(fields: JournalFields, context: LineContext): Finding {
   if (facility > 0) return NOTHING
   const kernel = kernelMessage(message, {
     time,
+    host,
     priority: numberOf(fields, 'PRIORITY'),
     facility,
     seq: -1,

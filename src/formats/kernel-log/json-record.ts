@@ -54,10 +54,10 @@ function findInDmesg({ pri, fac, time, msg }: Keys, context: LineContext): Findi
   if (facility > 0) return NOTHING
   const monotonic = Math.round(time * 1e6)
   const at = bootTime(monotonic, context) ?? receivedTime(context)
-  const gap = lossNotice('kernel', msg, at)
+  const gap = lossNotice('kernel', msg, { time: at, host: context.host })
   if (gap !== null) return { ...NOTHING, outcome: NOTE, gap }
   const priority = typeof pri === 'number' ? pri & 7 : LEVELS.indexOf(String(pri))
-  const kernel = kernelMessage(msg.trimEnd(), { time: at, priority, facility, seq: -1, monotonic, position: '', trusted: true })
+  const kernel = kernelMessage(msg.trimEnd(), { time: at, host: context.host, priority, facility, seq: -1, monotonic, position: '', trusted: true })
   return kernel === null ? NOTHING : { ...NOTHING, outcome: KERNEL, kernel }
 }
 
@@ -95,6 +95,7 @@ function tableSample(keys: Keys, at: RecordTime): TableSample {
     count: number(keys['count'], -1),
     max: number(keys['max'], -1),
     buckets: number(keys['buckets'], -1),
+    host: text(keys['host']),
     total: typeof total === 'object' && total !== null ? counters(total as Keys) : null,
     cpus: null,
   }
@@ -106,7 +107,7 @@ function counters(keys: Keys): Counters {
 
 function fullLine(keys: Keys, at: RecordTime): KernelEvent {
   const absent = { priority: -1, facility: -1, seq: -1, monotonic: -1, repeat: 0, count: -1, buckets: -1, max: -1, packet: null, position: '' }
-  return { ...at, ...absent, kind: 'table_full', netns: number(keys['netns'], 0), message: text(keys['message']), trusted: true }
+  return { ...at, ...absent, kind: 'table_full', host: text(keys['host']), netns: number(keys['netns'], 0), message: text(keys['message']), trusted: true }
 }
 
 /** A whole number from 0; `absent` for everything else. */

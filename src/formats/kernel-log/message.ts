@@ -6,6 +6,7 @@ import { parsePacket } from './packet.js'
 /** What the carrier of a text knows; the keys are those of KernelEvent. */
 export interface Origin {
   readonly time: RecordTime
+  readonly host: string
   readonly priority: number
   readonly facility: number
   readonly seq: number
@@ -73,6 +74,7 @@ function eventOf(kind: KernelKind, message: string, repeat: number, groups: Reco
     usec: time.usec,
     timeSource: time.timeSource,
     kind,
+    host: origin.host,
     netns: Number(groups?.['netns'] ?? 0),
     priority: origin.priority,
     facility: origin.facility,
@@ -96,13 +98,13 @@ function leadOf(reason: string | undefined, prefix: string | undefined): { reaso
 }
 
 /** What a logger says about lines that it lost; `program` is '' where the form names nobody. */
-export function lossNotice(program: string, text: string, time: RecordTime): Gap | null {
+export function lossNotice(program: string, text: string, { time, host }: Pick<Origin, 'time' | 'host'>): Gap | null {
   for (const notice of lossNotices) {
     if ((program !== '' && program !== notice.program) || !text.includes(notice.sign)) continue
     const found = notice.pattern.exec(text.trimEnd())
     if (found === null) continue
     const count = found.groups?.['count']
-    return { ...time, cause: 'logger_missed', count: count === undefined ? -1 : Number(count), atLeast: count === undefined ? 1 : -1, from: null, to: null }
+    return { ...time, cause: 'logger_missed', count: count === undefined ? -1 : Number(count), atLeast: count === undefined ? 1 : -1, from: null, to: null, host }
   }
   return null
 }
