@@ -33,14 +33,18 @@ const speaking: typeof carriers = {
   'a syslog in Elastic': (line) => JSON.stringify({ '@timestamp': '2024-04-10T00:00:00Z', message: `2024-04-09T11:33:24.573225+00:00 gw conntrack[1234]: ${line}` }),
 }
 
+/** With a key or a place for the host. */
+const namesHost: ReadonlySet<string> = new Set(['Vector', 'Elastic', 'GELF', ...Object.keys(speaking)])
+
 describe('is read as if it stood alone, at its carrier\'s time', () => {
   test.each(Object.keys({ ...carriers, ...speaking }))('%s', async (name) => {
     const carry = { ...carriers, ...speaking }[name]!
     const text = [NEW, ROW, XML, SAVE, EXPECT].map((line) => `${carry(line)}\n`).join('')
-    const strip = ({ time: _, time_source: __, flow: ___, ...rest }: Record<string, unknown>): unknown => rest
+    const strip = ({ time: _, time_source: __, flow: ___, host: ____, ...rest }: Record<string, unknown>): unknown => rest
     const alone = await recordsOf([NEW, ROW, XML, SAVE, EXPECT].map((line) => `${line}\n`).join(''))
     const records = await recordsOf(text)
     expect(records.map(strip)).toEqual(alone.map(strip))
+    expect(new Set(records.map(({ host }) => host))).toEqual(new Set([namesHost.has(name) ? 'gw' : undefined]))
     expect(records.map(({ time, time_source: source }) => [time, source])).toEqual(records.map(() => [AT, undefined]))
     const { tally } = await runText(text)
     expect([tally.lines, tally.flows, tally.expects, tally.ignored, tally.rejected]).toEqual([5, 4, 1, 0, 0])
