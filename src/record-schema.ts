@@ -41,7 +41,7 @@ const common: Properties = {
   type: text('type of record'),
   v: { type: 'integer', const: 1, description: 'version of this schema; it changes when something is taken away or changes its meaning' },
   rid: text('id of the record: the same when the same input is read again or a delivery is repeated, never the same for two different records', { minLength: 1, maxLength: 40 }),
-  host: text('name of the host'),
+  host: text('name of the host: that the line names, else of the one that this runs on; (others): of several beyond those that are told apart'),
   input: text('name of the input'),
   netns,
   netns_name: netnsName,

@@ -95,6 +95,13 @@ export class TableFullOfHosts implements FullTable {
     this.#others?.advance(at)
   }
 
+  /** Of any of them: the time of every line moves them all. */
+  get isOpen(): boolean {
+    if (this.#own.isOpen || this.#others?.isOpen === true) return true
+    for (const each of this.#hosts.values()) if (each.isOpen) return true
+    return false
+  }
+
   /** Only flows of the own host are followed. */
   get waitsForFlows(): boolean {
     return this.#own.waitsForFlows
@@ -158,7 +165,7 @@ export class TableFullOfHosts implements FullTable {
   /** Of many the one that has nothing open and was not heard of for longest makes room. */
   #beginOf(name: string): TableFull {
     if (this.#hosts.size >= HOSTS_MAX) {
-      const idle = [...this.#hosts].find(([, detector]) => detector.isIdle)
+      const idle = [...this.#hosts].find(([, detector]) => !detector.isOpen)
       if (idle === undefined) return this.#ofOthers()
       this.#hosts.delete(idle[0])
     }

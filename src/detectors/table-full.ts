@@ -212,11 +212,6 @@ export class TableFull implements FullTable {
     return { ...timeOf(this.#now), timeSource: this.#source }
   }
 
-  /** Nothing is open, and nothing waits. */
-  get isIdle(): boolean {
-    return this.#episodes.size + this.#waiting.length === 0 && this.#estimated?.isIdle !== false
-  }
-
   /** When `advance` has something to do even if no record comes; null: never. Live inputs may have a tick then, and a sample taken early settles waiting lines. */
   get due(): Time | null {
     return this.#wake === Infinity ? null : timeOf(this.#wake)
