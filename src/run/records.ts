@@ -19,6 +19,7 @@ import {
 } from '../event.js'
 import { type FlowCounts, type Levels, sumOverCpus } from '../detectors/levels.js'
 import { OTHER_HOSTS, type TableFullOfHosts } from '../detectors/table-full-hosts.js'
+import { Copies } from '../detectors/table-full/copies.js'
 import type { FlowTracker } from '../detectors/flows/tracker.js'
 import type { NdjsonPrinter, RecordContext } from '../printers/ndjson.js'
 import type { Input, KernelFacts, OwnRecord } from '../stage.js'
@@ -94,6 +95,7 @@ export class Records {
   /** the last step of the host's clock, in seconds; 0 when everything that was stamped before it has come */
   #stepSec = 0
   #steppedAt = 0
+  readonly #copies = new Copies()
   /** whose records are being printed */
   #source: Origin | null = null
 
@@ -169,7 +171,7 @@ export class Records {
     if (event.timeSource === TIME_ESTIMATED) this.tally.guess(source.input.name)
     this.#advance(heard, source)
     this.channels.print((route, look) => route.wants('kernel', event, look), () => this.printer.kernel(event, source.ridOf(event.position), host))
-    this.#parts.tableFull.kernel(heard, source.kernelFacts)
+    if (!this.#copies.isCopy(heard, source)) this.#parts.tableFull.kernel(heard, source.kernelFacts)
   }
 
   sample(taken: TableSample, source: Origin): void {
