@@ -43,6 +43,7 @@ export interface ConfigNumbers {
   readonly path: string
   /** seconds since the epoch at which what runs now was read */
   readonly loadedAt: number
+  /** all of them, and of these the refused */
   readonly reloads: number
   readonly failedReloads: number
   /** why the last reload failed, while the configuration before it goes on; '' it did not */
@@ -294,7 +295,7 @@ function ofInputs({ inputs }: MetricsSnapshot): string[] {
     gauge('conntrail_input_open', 'Whether the input is open.', each(({ isOpen }) => Number(isOpen))),
     counter('conntrail_input_received_lines_total', 'Lines that the input has brought.', each(({ lines }) => lines)),
     counter('conntrail_input_received_bytes_total', 'Bytes that the input has brought.', each(({ bytes }) => bytes)),
-    counter('conntrail_input_restarts_total', 'Times that what feeds the input was started again.', each(({ restarts }) => restarts)),
+    counter('conntrail_input_restarts_total', 'Times that the program behind the input was started again, be it that nothing was lost.', each(({ restarts }) => restarts)),
     counter('conntrail_input_lost_total', 'Lines, events or records that are known to be lost, by the cause of the gap record; at_least: there may be more.', lost),
     gauge('conntrail_input_lag_seconds', 'How old the last record of the input was when it was read; absent where nothing read so far has a time of its own.', each(({ lagSeconds }) => lagSeconds)),
     gauge('conntrail_input_unread_bytes', 'Bytes that the files of the input have and that are not read yet, as of the last look at them; absent for inputs that are no files.', each(({ unreadBytes }) => unreadBytes)),

@@ -193,6 +193,8 @@ export interface Input {
   boot(): BootTime | null
   /** bytes that are there and not given yet, where that is known */
   readonly unreadBytes?: number
+  /** how often the program behind it was started again */
+  readonly restarts?: number
   /** The counters of a namespace at this very moment, for an input that samples them; null where it does not watch it, or cannot read it at once. */
   look?(netns: number): TableSample | null
   /** How far it is read, as plain data for a checkpoint; null where it cannot go on later. Called between batches; `offset` is of the first byte not worked through. */

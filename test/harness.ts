@@ -45,6 +45,8 @@ export interface Result {
   readonly tally: Tally
   readonly tracker: FlowTracker
   readonly diagnostics: string[]
+  /** of each input: how old its last record was when it was read, in seconds */
+  readonly lags: readonly number[]
 }
 
 /** Time for lines without one: 2026-11-22T12:00:00.000000Z. */
@@ -59,6 +61,7 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
   const tally = new Tally()
   const written: Buffer[] = []
   const diagnostics: string[] = []
+  const sources: Source[] = []
   const tracker: FlowTracker = new FlowTracker({ flowsMax: options.flowsMax ?? 100_000, seed: options.seed ?? 1, fullTable: { wasFull: (netns, sec) => records.wasFull(netns, sec) } })
   const tableFull = new TableFullOfHosts({ emit: (alert) => records.alert(alert), holders: new Holders(tracker.table, (scope) => tracker.netnsOf(scope)), boot: '', ...(options.once === true || inputs.length > 1 ? { patienceSec: 30 } : {}) }, options.hosts ?? { names: [], adopts: true })
   const route = new Route({
@@ -81,8 +84,8 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
     takeStep: () => options.host?.clock.takeStep() ?? 0,
     tellStep: (from, to) => records.ownGap({ ...to, timeSource: 0, cause: 'clock_jump', count: 0, atLeast: -1, from, to }, 'clock'),
     report: (message) => diagnostics.push(message),
-    sourceOf: (input) =>
-      new Source(
+    sourceOf: (input) => {
+      const source = new Source(
         {
           input,
           random: 'run',
@@ -96,13 +99,16 @@ export async function runInputs(inputs: readonly (readonly Uint8Array[])[], opti
           diagnose: (message) => diagnostics.push(message),
         },
         records,
-      ),
+      )
+      sources.push(source)
+      return source
+    },
   })
   const { failure, missing } = await run.toEnd()
   if (failure !== '' || missing !== '') throw new Error(failure || missing)
   const bytes = Buffer.concat(written)
   const text = bytes.toString('utf8')
-  return { bytes, text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics }
+  return { bytes, text, lines: text.split('\n').slice(0, -1), tally, tracker, diagnostics, lags: sources.map(({ lagSeconds }) => lagSeconds) }
 }
 
 export function runText(text: string, options: Options = {}): Promise<Result> {

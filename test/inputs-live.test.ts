@@ -6,12 +6,14 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { hostClock } from '../src/clock.js'
 import { CHUNK_BYTES_MAX, type Gap } from '../src/event.js'
 import { backOffMs, Child, type ChildEnd, type ChildOptions } from '../src/inputs/child.js'
 import { commandFeed, type CommandOptions } from '../src/inputs/command.js'
 import { journalFeed, type JournalOptions } from '../src/inputs/journal.js'
 import { type KmsgDevice, kmsgFeed, type KmsgOptions } from '../src/inputs/kmsg.js'
 import { type Feed, type Input, type Notice, NOTICES_ONLY } from '../src/stage.js'
+import { runInputs } from './harness.js'
 
 const builtChild = fileURLToPath(new URL('../dist/inputs/child.js', import.meta.url))
 
@@ -507,6 +509,16 @@ describe('kmsg', () => {
     expect(seen.order).toEqual([whole.join('')])
     expect(input.position(seen.text.length)).toEqual({ boot_id: BOOT, seq: 191, monotonic: 370902 })
     expect(input).toMatchObject({ isLive: false, ridBy: 'position', ridPrefix: 'ba81fb44541c' })
+  })
+
+  test('says how old its last record was when it was read', async () => {
+    const AGO = 5
+    const ring = new Ring()
+    ring.queue.push(record(1, 'nf_conntrack: nf_conntrack: table full, dropping packet', monotonic() - AGO * 1e6).replace(/ 1\n$/, '\n'))
+    const { tally, lags } = await runInputs([], { host: { clock: hostClock, inputs: [await kmsg(ring, { once: true })] } })
+    expect(tally.kernel).toBe(1)
+    expect(lags).toHaveLength(1)
+    expect(lags[0]).toBeGreaterThanOrEqual(AGO - 1)
   })
 
   test('puts an exact gap before the record behind a hole', async () => {

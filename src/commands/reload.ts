@@ -62,10 +62,10 @@ export class Reload {
   async #reload(): Promise<void> {
     const { run, service, report, now } = this.#parts
     service.reloading()
+    this.numbers.reloads++
     const release = run.hold()
     try {
       const later = await this.#exchange(await this.#parts.readAgain())
-      this.numbers.reloads++
       this.numbers.fault = ''
       this.numbers.loadedAt = now()
       if (later.length > 0) report(`reload: ${later.join(', ')} take${later.length === 1 ? 's' : ''} effect with the next start`)

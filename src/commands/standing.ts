@@ -77,7 +77,7 @@ function inputNumbers({ run, records, plan }: StandingParts, name: string, type:
     bytes: sources.reduce((sum, source) => sum + source.bytes, finished?.bytes ?? 0),
     lagSeconds: Math.max(-1, ...sources.map(({ lagSeconds }) => lagSeconds)),
     unreadBytes: sources.reduce((sum, { input: { unreadBytes = -1 } }) => (unreadBytes < 0 ? sum : Math.max(0, sum) + unreadBytes), -1),
-    restarts: lost.find(({ cause }) => cause === 'input_restart')?.count ?? 0,
+    restarts: sources.reduce((sum, { input: { restarts = 0 } }) => sum + restarts, finished?.restarts ?? 0),
     lost,
   }
 }

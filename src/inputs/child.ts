@@ -88,6 +88,8 @@ export class Child {
   #child: ChildProcess | null = null
   #timer: NodeJS.Timeout | undefined
   #restarts = 0
+  /** how often the program was started */
+  starts = 0
   #isPaused = false
   #isStopping = false
   #isKilled = false
@@ -106,6 +108,7 @@ export class Child {
   start(): void {
     const [name = '', ...args] = this.#options.argv()
     this.#spawn(programPath(name, this.#options), args)
+    this.starts++
   }
 
   /** What the program writes waits in the pipe, and then the program does. */
@@ -296,6 +299,10 @@ export class ChildInput implements Input {
       // the event loop has its turn, and the child with it
       setImmediate(() => this.#give())
     })
+  }
+
+  get restarts(): number {
+    return this.#child.starts - 1
   }
 
   receivedMicroseconds(): number {

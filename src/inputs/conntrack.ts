@@ -155,6 +155,7 @@ class ConntrackInput implements Input {
 
   // the listener
   #listener: Child | null = null
+  #starts = 0
   #listenerLines = this.#wholeLines()
   /** inodes of sockets that were there before it */
   #before: ReadonlySet<string> = new Set()
@@ -418,12 +419,19 @@ class ConntrackInput implements Input {
     }
   }
 
+  get restarts(): number {
+    return Math.max(0, this.#starts - 1)
+  }
+
   #startListener(): void {
     const listener = new Child({
       argv: () => this.#command(listenArguments(this.#tool)),
       env: this.#env,
       comesFrom: this.#comesFrom,
-      onStart: (pid) => this.#listenerStarted(pid),
+      onStart: (pid) => {
+        this.#starts++
+        this.#listenerStarted(pid)
+      },
       onBytes: (bytes) => {
         const lines = this.#listenerLines.push(bytes)
         if (lines.length === 0) return

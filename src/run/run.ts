@@ -152,7 +152,7 @@ export class Run {
   readonly opened = new Map<Feed, string>()
 
   /** What sources that have ended had brought, by the name of the input. */
-  readonly finished = new Map<string, { readonly lines: number; readonly bytes: number }>()
+  readonly finished = new Map<string, { readonly lines: number; readonly bytes: number; readonly restarts: number }>()
 
   get sources(): readonly Source[] {
     return this.#sources
@@ -385,8 +385,8 @@ export class Run {
 
   #remove(source: Source): void {
     const { name } = source.input
-    const { lines, bytes } = this.finished.get(name) ?? { lines: 0, bytes: 0 }
-    this.finished.set(name, { lines: lines + source.linesSoFar, bytes: bytes + source.bytes })
+    const { lines, bytes, restarts } = this.finished.get(name) ?? { lines: 0, bytes: 0, restarts: 0 }
+    this.finished.set(name, { lines: lines + source.linesSoFar, bytes: bytes + source.bytes, restarts: restarts + (source.input.restarts ?? 0) })
     this.#sources.splice(this.#sources.indexOf(source), 1)
     this.#parts.records.remove(source)
     if (source.input.position(source.offset) !== null) this.#ended.push(source)
