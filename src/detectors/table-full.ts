@@ -244,6 +244,8 @@ export class TableFull implements FullTable {
     this.#rules = rulesOf(options)
     this.#clearBelow = options.clearBelow ?? 0.9
     this.#estimated?.setRules(options)
+    // what is open may be due sooner by them
+    this.#soon(this.#now)
   }
 
   get openEpisodes(): readonly OpenEpisode[] {
