@@ -29,6 +29,12 @@ export interface OpenEpisodeOfHost extends OpenEpisode {
   readonly host: string
 }
 
+interface OtherHost {
+  /** as the first line had it */
+  readonly name: string
+  readonly detector: TableFull
+}
+
 type Rules = Parameters<TableFull['setRules']>[0]
 
 /** What a checkpoint holds; before there were hosts it held the state of the own one. */
@@ -49,8 +55,8 @@ export class TableFullOfHosts implements FullTable {
   readonly #own: TableFull
   /** null: none was named yet, or it is not asked for */
   #adopted: string | null = null
-  /** by name, the one that was heard of last at the end */
-  readonly #hosts = new Map<string, TableFull>()
+  /** by name in small letters, the one that was heard of last at the end */
+  readonly #hosts = new Map<string, OtherHost>()
   #others: TableFull | null = null
   /** lines of one host come one after the other */
   #lastNamed = ''
@@ -91,14 +97,14 @@ export class TableFullOfHosts implements FullTable {
 
   advance(at: Time | RecordTime): void {
     this.#own.advance(at)
-    for (const each of this.#hosts.values()) each.advance(at)
+    for (const { detector } of this.#hosts.values()) detector.advance(at)
     this.#others?.advance(at)
   }
 
   /** Of any of them: the time of every line moves them all. */
   get isOpen(): boolean {
     if (this.#own.isOpen || this.#others?.isOpen === true) return true
-    for (const each of this.#hosts.values()) if (each.isOpen) return true
+    for (const { detector } of this.#hosts.values()) if (detector.isOpen) return true
     return false
   }
 
@@ -118,7 +124,7 @@ export class TableFullOfHosts implements FullTable {
 
   get openEpisodes(): readonly OpenEpisodeOfHost[] {
     const of = (detector: TableFull | null, host: string): OpenEpisodeOfHost[] => (detector?.openEpisodes ?? []).map((episode) => ({ ...episode, host }))
-    return [...of(this.#own, this.nameOf(this.#adopted ?? '')), ...[...this.#hosts].flatMap(([name, detector]) => of(detector, name)), ...of(this.#others, OTHER_HOSTS)]
+    return [...of(this.#own, this.nameOf(this.#adopted ?? '')), ...[...this.#hosts.values()].flatMap(({ name, detector }) => of(detector, name)), ...of(this.#others, OTHER_HOSTS)]
   }
 
   clockStepped(by: number): void {
@@ -130,7 +136,7 @@ export class TableFullOfHosts implements FullTable {
   }
 
   save(): unknown {
-    const hosts = [...this.#hosts].map(([name, detector]) => [name, detector.save()] as const)
+    const hosts = [...this.#hosts.values()].map(({ name, detector }) => [name, detector.save()] as const)
     return { own: this.#own.save(), adopted: this.#adopted, hosts, others: this.#others?.save() ?? null } satisfies State
   }
 
@@ -145,7 +151,7 @@ export class TableFullOfHosts implements FullTable {
 
   *#all(): Generator<TableFull> {
     yield this.#own
-    yield* this.#hosts.values()
+    for (const { detector } of this.#hosts.values()) yield detector
     if (this.#others !== null) yield this.#others
   }
 
@@ -154,29 +160,44 @@ export class TableFullOfHosts implements FullTable {
     if (named === '' || OF_LOCALHOST.test(named)) return this.#own
     if (this.#adopts) this.#adopted ??= named
     if (this.#adopts ? isSame(this.#adopted!, named) : this.nameOf(named) === '') return this.#own
-    const name = this.#hosts.has(named) ? named : [...this.#hosts.keys()].find((known) => isSame(known, named))
-    if (name === undefined) return isNeeded ? this.#beginOf(named) : null
-    const known = this.#hosts.get(name)!
-    this.#hosts.delete(name)
-    this.#hosts.set(name, known)
-    return known
+    const key = this.#keyOf(named.toLowerCase())
+    const known = this.#hosts.get(key)
+    if (known === undefined) return isNeeded ? this.#beginOf(named) : null
+    this.#hosts.delete(key)
+    this.#hosts.set(key, known)
+    return known.detector
+  }
+
+  /** The key under which it is known, be it with its domain or without. Asked for each line of a log that somebody may have made up. */
+  #keyOf(named: string): string {
+    if (this.#hosts.has(named) || IS_ADDRESS.test(named)) return named
+    const point = named.indexOf('.')
+    if (point >= 0) return this.#hosts.has(named.slice(0, point)) ? named.slice(0, point) : named
+    const beginning = `${named}.`
+    for (const known of this.#hosts.keys()) if (known.startsWith(beginning)) return known
+    return named
   }
 
   /** Of many the one that has nothing open and was not heard of for longest makes room. */
   #beginOf(name: string): TableFull {
     if (this.#hosts.size >= HOSTS_MAX) {
-      const idle = [...this.#hosts].find(([, detector]) => !detector.isOpen)
-      if (idle === undefined) return this.#ofOthers()
-      this.#hosts.delete(idle[0])
+      const idle = this.#idle()
+      if (idle === null) return this.#ofOthers()
+      this.#hosts.delete(idle)
     }
     const detector = this.#begin(name)
     detector.advance(this.#own.clock)
     return detector
   }
 
+  #idle(): string | null {
+    for (const [key, { detector }] of this.#hosts) if (!detector.isOpen) return key
+    return null
+  }
+
   #begin(name: string): TableFull {
     const detector = this.#make(name, '')
-    this.#hosts.set(name, detector)
+    this.#hosts.set(name.toLowerCase(), { name, detector })
     return detector
   }
 
