@@ -75,6 +75,37 @@ test('parts of a line are joined, each stream\'s for itself', async () => {
   expect(records.map(({ orig }) => orig.sport)).toEqual([2, 1])
 })
 
+test('parts of other lines, as long as a runtime makes them, are none of ours, and neither is what they end in', async () => {
+  const long = `${STAMP} stdout P ${'x'.repeat(16_384)}`
+  const { lines, tally } = await runText([long, long, `${STAMP} stdout F ${ROW}`, `${STAMP} stdout F ${ROW}`, ''].join('\n'))
+  expect([lines.length, tally.lines, tally.flows, tally.ignored, tally.held, tally.rejected]).toEqual([1, 4, 1, 3, 0, 0])
+})
+
+test('stopped between parts, a run goes on later with the first of them', async () => {
+  const lines = [`${STAMP} stderr F ${ROW}`, `${STAMP} stdout P ${NEW.slice(0, 30)}`, `${STAMP} stderr P ${ROW.slice(0, 9)}`, `${STAMP} stderr F ${ROW.slice(9)}`, `${STAMP} stdout P ${NEW.slice(30, 60)}`]
+  const text = lines.map((line) => `${line}\n`).join('')
+  let at = -1
+  const { lines: before, tally } = await runText(text, { stoppedAt: (offset) => (at = offset) })
+  expect(at).toBe(lines[0]!.length + 1)
+  expect([before.length, tally.lines, tally.flows, tally.held, tally.rejected]).toEqual([2, 2, 2, 0, 0])
+  const { lines: after } = await runText(`${text.slice(at)}${STAMP} stdout F ${NEW.slice(60)}\n`)
+  expect(after.map((line) => (JSON.parse(line) as any).orig.sport)).toEqual([2, 1])
+})
+
+test('a part whose rest never comes is said, and shown', async () => {
+  const part = `${STAMP} stdout P ${NEW.slice(0, 60)}`
+  const { lines, tally } = await runText(`${STAMP} stderr F ${ROW}\n${part}\n`, { emit: ['reject'] })
+  expect(lines.map((line) => JSON.parse(line) as unknown)).toMatchObject([{ line: 2, reason: 'a line in parts whose last is missing', text: part }])
+  expect([tally.lines, tally.flows, tally.rejected, tally.held]).toEqual([2, 1, 1, 0])
+  const { tally: others } = await runText(`${STAMP} stdout P of another program\n`)
+  expect([others.ignored, others.rejected, others.held]).toEqual([1, 0, 0])
+})
+
+test('without end, no more of them are kept than may belong together', async () => {
+  const { tally } = await runText(`${STAMP} stdout P lost\n${`${STAMP} stderr P ${ROW.slice(0, 9)}\n${STAMP} stderr F ${ROW.slice(9)}\n`.repeat(3000)}`)
+  expect([tally.lines, tally.flows, tally.ignored, tally.held]).toEqual([6001, 3000, 3001, 0])
+})
+
 test('what breaks its grammar is one reject, and shows the whole line', async () => {
   const line = `${STAMP} stdout F     [NEW] tcp      6 120 SYN_SENT src=broken`
   expect((await recordsOf(`${line}\n`, { emit: ['reject'] })).map(({ text, line: at }) => [text, at])).toEqual([[line, 1]])

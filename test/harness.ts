@@ -34,6 +34,8 @@ export interface Options {
   readonly hosts?: HostsOptions
   /** where the records are from */
   readonly context?: RecordOrigin
+  /** the inputs are stopped behind their pieces, to go on later where this is told */
+  readonly stoppedAt?: (offset: number) => void
   /** the inputs can read the kernel's table anew, and are asked to */
   readonly resync?: () => void
 }
@@ -124,7 +126,7 @@ function memoryFeed(input: Input): Feed {
   return { name: input.name, open: async (add) => add(input), stop: () => {}, abort: () => {} }
 }
 
-function memoryInput(pieces: readonly Uint8Array[], { resync }: Options): Input {
+function memoryInput(pieces: readonly Uint8Array[], { resync, stoppedAt }: Options): Input {
   let at = 0
   let chunk = new Uint8Array(0)
   const all = pieces.filter((piece) => piece.length > 0).flatMap((piece) => split(piece))
@@ -140,7 +142,8 @@ function memoryInput(pieces: readonly Uint8Array[], { resync }: Options): Input 
     ridBy: 'offset',
     offset: 0,
     boot: () => null,
-    position: () => null,
+    isCutOff: stoppedAt !== undefined,
+    position: (offset) => (stoppedAt === undefined ? null : (stoppedAt(offset), { offset })),
     onIdle: () => {},
     get chunk() {
       return chunk

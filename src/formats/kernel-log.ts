@@ -18,6 +18,8 @@ const RELATIVE = /^(?:\x1b\[[0-9;]*m)*(?:[a-z0-9]+ *:[a-z]+ *: )?(?:\x1b\[[0-9;]
 /** The header of a record of /dev/kmsg that is whole in itself: almost all are, and most are none of ours. */
 const WHOLE_KMSG = /^\d{1,4},\d{1,20},\d{1,16}(?:,-[^;]*)?;/
 const QUOTE = 62
+/** Of a line that is too long so much is looked at. */
+const BEGINNING_CHARACTERS = 256
 const FIELD_INDENT = '    '
 /** journalctl indents the further lines of a program's message to behind its head, which is a date, a host and a name. */
 const CONTINUATION_INDENT = 16
@@ -69,7 +71,8 @@ class KernelLog implements LineFormat {
       this.#settleEntry(context)
     }
     // the second: of the journal's export format, whose entry began before the stream did
-    if (lineEnd - at > LINE_MAX || isAt(at, 'MESSAGE=')) return this.#otherLine('', context)
+    if (lineEnd - at > LINE_MAX) return this.#carriers.findLong(utf8(at, at + BEGINNING_CHARACTERS), context) === 'part' ? HELD : this.#otherLine('', context)
+    if (isAt(at, 'MESSAGE=')) return this.#otherLine('', context)
     const from = skipBlanks(at)
     const whole = utf8(from, page[lineEnd - 1] === CR ? lineEnd - 1 : lineEnd)
     const line = first === QUOTE ? whole.replace(QUOTED, '') : whole
@@ -91,7 +94,8 @@ class KernelLog implements LineFormat {
       if (record !== null) return this.#kmsg(record, line, context)
     }
     const carried = this.#carriers.find(line, context)
-    if (carried === 'part') return IGNORED
+    if (carried === 'part') return HELD
+    if (carried === 'rest') return this.#otherLine('', context)
     if (carried !== null) {
       context.carried = carried
       return CARRIED
@@ -109,6 +113,7 @@ class KernelLog implements LineFormat {
     this.#settleFragments(context)
     this.#settleEntry(context)
     this.#date(context)
+    this.#carriers.settle(context)
   }
 
   #otherLine(line: string, context: LineContext): Outcome {

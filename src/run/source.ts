@@ -82,10 +82,8 @@ export class Source implements Origin {
   #lineNumber = 0
   /** counter for record ids where there is no offset */
   #counter = 0
-  /** numbers of the lines that are held back, oldest first */
-  readonly #heldLines: number[] = []
-  /** offset of the first line that a format holds back; -1 none */
-  #heldFrom = -1
+  /** the lines that formats hold back, oldest first */
+  readonly #heldLines: { readonly number: number; readonly offset: number }[] = []
   #lastEvents = [0, 0]
   /** time of the last record that is no flow; 0 there was none with a time of its own */
   #otherSec = 0
@@ -131,7 +129,7 @@ export class Source implements Origin {
 
   /** Byte offset of the first byte that is not worked through. */
   get offset(): number {
-    return this.#heldFrom >= 0 ? this.#heldFrom : this.#frame.offset
+    return this.#heldLines[0]?.offset ?? this.#frame.offset
   }
 
   /** Takes what the input has just read. The input may read on then. */
@@ -174,7 +172,7 @@ export class Source implements Origin {
     }
     frame.keep(this.#lineAt)
     if (final) this.#settle()
-    this.waits = waits || this.#heldFrom >= 0
+    this.waits = waits || this.#heldLines.length > 0
   }
 
   /** The second half of what waits did not come in time. */
@@ -186,11 +184,21 @@ export class Source implements Origin {
 
   /** The input is at its end: what is left is a line. */
   async finish(): Promise<void> {
+    const { isCutOff = false } = this.input
+    const goesOn = isCutOff && this.input.position(this.#frame.offset) !== null
     this.#endFrame()
     this.#received()
-    await this.batch(true)
+    if (goesOn) this.#leaveHeld()
+    else await this.batch(true)
     this.#passLast()
     this.#tellUnknown()
+  }
+
+  /** What waits for lines that are read later is read again with them, and is no line yet. */
+  #leaveHeld(): void {
+    const { tally } = this.#records
+    tally.lines -= this.#heldLines.length
+    tally.held -= this.#heldLines.length
   }
 
   #tellUnknown(): void {
@@ -339,7 +347,7 @@ export class Source implements Origin {
     const context = this.lines
     const event = this.#event
     let p = this.#lineAt
-    let held = this.#heldFrom >= 0
+    let held = this.#heldLines.length > 0
     let flows = 0
     let waits = false
     while (p < end) {
@@ -381,7 +389,7 @@ export class Source implements Origin {
           const { outcome, behind } = this.#otherLine(p, end, next)
           this.#handle(outcome, p, behind)
           p = behind
-          held = this.#heldFrom >= 0
+          held = this.#heldLines.length > 0
         } else {
           p = mended
         }
@@ -462,9 +470,8 @@ export class Source implements Origin {
     if (context.passed !== null) this.#pass(context.passed)
     if (outcome === HELD) {
       this.#records.tally.held++
-      this.#heldLines.push(this.#lineNumber - this.#joined)
+      this.#heldLines.push({ number: this.#lineNumber - this.#joined, offset: this.#frame.offset + at - this.#frame.at })
     }
-    if (outcome === HELD && this.#heldFrom < 0) this.#heldFrom = this.#frame.offset + at - this.#frame.at
     return { outcome, behind }
   }
 
@@ -473,7 +480,7 @@ export class Source implements Origin {
     for (const format of this.#parts.formats) {
       const from = format.mayBeIndented === true ? indented : at
       if (!format.begins(from)) continue
-      if (this.#heldFrom >= 0) this.#settleBefore(format)
+      if (this.#heldLines.length > 0) this.#settleBefore(format)
       this.#reader = format
       return format.read(from, lineEnd, this.#event, this.lines)
     }
@@ -606,10 +613,9 @@ export class Source implements Origin {
     const { tally } = this.#records
     const lines = this.lines.settled.splice(0)
     tally.held -= lines.length
-    const heldFrom = this.#heldFrom
-    this.#heldFrom = -1
+    const heldFrom = this.offset
     for (const [i, line] of lines.entries()) {
-      const number = this.#heldLines.shift() ?? this.#lineNumber
+      const number = this.#heldLines.shift()?.number ?? this.#lineNumber
       const time = line.outcome === KERNEL ? line.kernel : line.outcome === NOTE ? (line.gap ?? line.sample) : line.record
       if (line.record !== null) tally.own(line.record.type, line.record.keys)
       else if (line.outcome === KERNEL) tally.kernel++
@@ -639,7 +645,7 @@ export class Source implements Origin {
     for (const format of this.#parts.formats) format.settle?.(this.lines)
     if (this.lines.settled.length > 0) this.#settled()
     if (this.lines.passed !== null) this.#pass(this.lines.passed)
-    this.#heldFrom = -1
+    this.#heldLines.length = 0
   }
 
   /** One stamp may be wrong: time goes on as far as two lines say, one behind the other. */

@@ -7,6 +7,7 @@ import { type RecordTime, TIME_OWN } from '../../event.js'
 import type { Carried, LineContext } from '../../stage.js'
 import { hostOf, LINE_MAX, readCarrier } from './carrier.js'
 import { timeOf, wallTime } from './clock.js'
+import { HeldLines } from './held.js'
 
 const PROTOCOLS = 'tcp|udp|udplite|sctp|dccp|gre|icmp|icmpv6|unknown'
 /** How lines begin that are ours in themselves, the kernel's aside. */
@@ -17,6 +18,8 @@ const BEHIND_TAG = new RegExp(`(?:[^\\s:]: ?| - |\\] )(?=${OURS})`)
 const BRACKET = 91
 const MAY_CARRY = / src=|<flow|cpu=|\{"|ENOBUFS| -s /
 const CRI = /^(\d{4}-\d\d-\d\dT\S{8,40}) (stdout|stderr) ([FP])(?::\S*)? (.*)$/s
+/** So many parts may wait for their last. */
+const PARTS_MAX = 1024
 const STAMPED = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)) (.*)$/s
 const KERNELS_CLOCK = /^\s*(?:<\d{1,3}>)?\[ *\d{1,10}\.\d{6}\]/
 /** Keys of JSON lines in the order in which they are asked. */
@@ -25,11 +28,12 @@ const HOST_KEYS = ['_HOSTNAME', 'hostname', 'host', 'HOST', 'syslog_hostname']
 const TIME_KEYS = ['time', '@timestamp', 'timestamp', '__REALTIME_TIMESTAMP', '_SOURCE_REALTIME_TIMESTAMP', 'date', 'ts']
 
 export class Carriers {
-  /** parts of a line that a container's runtime broke, by stream */
-  readonly #parts = new Map<string, Carried>()
+  /** parts of a line that a container's runtime broke, by stream; null where they are longer than any record */
+  readonly #parts = new Map<string, Carried | null>()
+  readonly #lines = new HeldLines()
 
-  /** null: it carries nothing; 'part': the rest of its line is to come. A cheap question for lines of other matters. */
-  find(line: string, context: LineContext): Carried | 'part' | null {
+  /** null: it carries nothing; 'part': the rest of its line is to come; 'rest': of a line that is none of ours. A cheap question for lines of other matters. */
+  find(line: string, context: LineContext): Carried | 'part' | 'rest' | null {
     const first = line.charCodeAt(0)
     if (first >= 48 && first <= 57) {
       const cri = CRI.exec(line)
@@ -42,13 +46,38 @@ export class Carriers {
     return MAY_CARRY.test(line) ? behindTag(line, context) : null
   }
 
-  #cri([, stamp, stream, tag, text]: RegExpExecArray, context: LineContext): Carried | 'part' {
+  /** By its beginning, of a line that is too long to be one of ours: what follows in further parts is none either. */
+  findLong(beginning: string, context: LineContext): 'part' | 'rest' | null {
+    const cri = CRI.exec(beginning)
+    if (cri === null) return null
+    this.#parts.set(cri[2]!, null)
+    return this.#cri(cri, context) === 'part' ? 'part' : 'rest'
+  }
+
+  /** Parts whose rest has not come. */
+  settle(context: LineContext): void {
+    const isOurs = [...this.#parts.values()].some((part) => part !== null && BEGINS.test(part.text))
+    this.#parts.clear()
+    if (isOurs) this.#lines.reject(context, 'a line in parts whose last is missing')
+    else this.#lines.settle(context)
+  }
+
+  #cri([line, stamp, stream, tag, text]: RegExpExecArray, context: LineContext): Carried | 'part' | 'rest' {
     const before = this.#parts.get(stream!)
-    const whole = { text: (before?.text ?? '') + text!, host: '', time: before?.time ?? timeIn(stamp!, context) }
-    this.#parts.delete(stream!)
-    if (tag === 'F') return whole
-    // longer than any record: what comes is no part of one
-    if (whole.text.length <= LINE_MAX) this.#parts.set(stream!, whole)
+    const whole = before === null ? null : { text: (before?.text ?? '') + text!, host: '', time: before?.time ?? timeIn(stamp!, context) }
+    if (tag === 'F') {
+      this.#parts.delete(stream!)
+      // those of the other stream may be older: a checkpoint goes back to the first
+      if (this.#parts.size === 0) this.#lines.settle(context)
+      return whole ?? 'rest'
+    }
+    if (this.#lines.count >= PARTS_MAX) {
+      // the other stream's last was lost
+      this.#parts.delete(stream!)
+      this.settle(context)
+    }
+    this.#parts.set(stream!, whole !== null && whole.text.length <= LINE_MAX ? whole : null)
+    this.#lines.hold(line)
     return 'part'
   }
 }
