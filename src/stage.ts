@@ -36,6 +36,8 @@ export interface LineContext {
   readonly settled: Settled[]
   /** when the kernel's monotonic clock was 0, asked for when a line needs it; null where nothing is known */
   readonly boot: () => BootTime | null
+  /** what no stamp of the input is after, in seconds, where that is earlier than the receipt; null where nothing is known */
+  readonly stampsEnd: () => number | null
   /** something to tell the operator, in one sentence that says what mends it */
   diagnostic: string
   /** a dump of the table ended here (true), or has so many rows (a number) */
@@ -43,7 +45,7 @@ export interface LineContext {
 }
 
 /** For lines of one input; the time of the read is set with each. */
-export function newLineContext(localClock: LocalClock, boot: () => BootTime | null): LineContext {
+export function newLineContext(localClock: LocalClock, boot: () => BootTime | null, stampsEnd: () => number | null = () => null): LineContext {
   return {
     receivedSec: 0,
     receivedUsec: 0,
@@ -63,6 +65,7 @@ export function newLineContext(localClock: LocalClock, boot: () => BootTime | nu
     passed: null,
     settled: [],
     boot,
+    stampsEnd,
     diagnostic: '',
     dumpEnd: false,
   }
@@ -191,6 +194,10 @@ export interface Input {
   /** microseconds since the epoch for lines without a time */
   receivedMicroseconds(): number
   boot(): BootTime | null
+  /** What no stamp of it is after, in seconds; null where that is not known. */
+  stampsEnd?(clock: LocalClock): number | null
+  /** Whole at its end: what its unfinished last line lacks, with an LF, lay in another input. */
+  readonly lineRest?: Uint8Array | undefined
   /** bytes that are there and not given yet, where that is known */
   readonly unreadBytes?: number
   /** how often the program behind it was started again */

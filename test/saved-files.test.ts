@@ -1,5 +1,5 @@
 /** Saved files through the built program: compressed on standard input and by name, cut off in the middle, and a rotated set as one story. */
-import { mkdirSync, utimesSync, writeFileSync, writeSync } from 'node:fs'
+import { mkdirSync, readFileSync, utimesSync, writeFileSync, writeSync } from 'node:fs'
 import zlib, { gzipSync } from 'node:zlib'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cleanUp, fixture, Pipe, Program, type Result, resultOf, run, scratch, shell } from './process-harness.js'
@@ -96,6 +96,55 @@ describe('saved files by name', () => {
     const { records } = await read('--emit', 'alert', scratch('kern.log'), scratch('kern.log.1.gz'))
     expect(new Set(records.map(({ episode }) => episode as string)).size).toBe(1)
     expect(records.at(-1)).toMatchObject({ final: true, drops: { logged: 4 } })
+  })
+
+  const full = (stamp: string, flags = ''): string => `${stamp} gw kernel: nf_conntrack: nf_conntrack: table full, dropping packet${flags}\n`
+
+  test.each([
+    ['all at one time', [0, 0, 0]],
+    ['in the order in which they were named', [0, 5, 10]],
+    ['as rotation left them', [70 * 86_400, 40 * 86_400, 0]],
+  ])('years of stamps without one, over New Year: copied %s', async (_, ages) => {
+    const names = ['kern.log.2.gz', 'kern.log.1', 'kern.log']
+    const texts = [full('Nov 28 10:00:00') + full('Dec 10 10:00:00'), full('Dec 12 10:00:00') + full('Jan  9 10:00:00'), full('Jan 10 10:00:00') + full('Feb 20 10:00:00')]
+    const copied = Date.parse(ages[0]! > 86_400 ? '2026-02-20T10:00:00Z' : '2026-11-29T10:00:00Z') / 1000
+    for (const [i, name] of names.entries()) {
+      writeFileSync(scratch(name), name.endsWith('.gz') ? gzipSync(texts[i]!) : texts[i]!)
+      utimesSync(scratch(name), copied - ages[i]!, copied - ages[i]!)
+    }
+    const { records } = await read('--timezone', 'UTC', '--emit', 'kernel', ...names.map((name) => scratch(name)))
+    expect(records.map(({ time }) => (time as string).slice(0, 10))).toEqual(['2025-11-28', '2025-12-10', '2025-12-12', '2026-01-09', '2026-01-10', '2026-02-20'])
+  })
+
+  test.each([true, false])('a line that was broken at the border is whole, the older one compressed: %s', async (isPacked) => {
+    const text = full('Nov 22 10:00:01') + full('Nov 22 10:00:02')
+    const row = 'udp      17 30 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n'
+    const story = text + row + text
+    for (const at of [story.indexOf('table full'), story.indexOf('dst='), story.length - 4]) {
+      const older = scratch(isPacked ? 'kern.log.1.gz' : 'kern.log.1')
+      writeFileSync(older, isPacked ? gzipSync(story.slice(0, at)) : story.slice(0, at))
+      writeFileSync(scratch('kern.log'), story.slice(at) + text)
+      const { done, records } = await read('--emit', 'kernel,flow', scratch('kern.log'), older)
+      expect(done).toMatchObject({ lines: 7, kernel: 6, flows: 1, ignored: 0, rejected: 0, bytes: story.length + text.length })
+      expect(records).toHaveLength(7)
+    }
+  })
+
+  test('a line without an end and a file that begins with a line of its own are two', async () => {
+    for (const begins of [full('Nov 22 10:00:05'), `\t${full('Nov 22 10:00:05')}`, '[NEW] udp 17 30 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1\n']) {
+      writeFileSync(scratch('kern.log.1'), full('Nov 22 10:00:01').trimEnd())
+      writeFileSync(scratch('kern.log'), begins)
+      expect((await read(scratch('kern.log'), scratch('kern.log.1'))).done).toMatchObject({ lines: 2, ignored: 0, rejected: 0 })
+    }
+  })
+
+  test('a file and its compressed copy are read once, and that is said; another of such a name is read too', async () => {
+    for (const name of ['kern.log', 'kern.log.1', 'kern.log.2']) writeFileSync(scratch(name), full('Nov 22 10:00:01') + full(`Nov 22 10:00:0${name.length}`))
+    for (const name of ['kern.log', 'kern.log.1']) writeFileSync(scratch(`${name}.gz`), gzipSync(readFileSync(scratch(name))))
+    writeFileSync(scratch('kern.log.2.gz'), gzipSync(full('Nov 22 09:00:00')))
+    const { done, diagnostics } = await read('run', '--once', '-i', `${scratch('kern.log')}*`)
+    expect(done).toMatchObject({ lines: 7, kernel: 7 })
+    expect(diagnostics.map(({ msg }) => msg as string).sort()).toEqual(['', '.1'].map((number) => `${scratch(`kern.log${number}`)}.gz is not read: it holds the same as ${scratch(`kern.log${number}`)}`).sort())
   })
 
   test('a log that is held back until its clock is known, alone and beside another', async () => {

@@ -261,8 +261,9 @@ function formatsOf(input: Input, plan: Plan): { readonly lines: LineContext; rea
   const said = config !== undefined && 'format' in config && config.format !== 'auto' ? config.format : null
   const format = plan.format ?? said
   const timezone = config !== undefined && 'timezone' in config ? config.timezone : null
+  const clock = timezone === null ? plan.clock : localClock(timezone)
   return {
-    lines: newLineContext(timezone === null ? plan.clock : localClock(timezone), plan.bootTime === null ? () => input.boot() : () => plan.bootTime),
+    lines: newLineContext(clock, plan.bootTime === null ? () => input.boot() : () => plan.bootTime, () => input.stampsEnd?.(clock) ?? null),
     text: format === null || format === TEXT_FORMAT,
     formats: lineFormats(format),
   }

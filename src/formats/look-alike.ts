@@ -41,6 +41,13 @@ export function isLogLine(line: string): boolean {
   return stamp !== null || monotonic >= 0
 }
 
+const BEGINNINGS = /^\s*(?:$|[[{<#]|-[AUD] |--|conntrack v|cpu|entries|(?:ipv[46] +\d+ +)?(?:tcp|udp|udplite|sctp|dccp|gre|icmp|icmpv6|unknown)\s+\d+\s)/
+
+/** Does it begin like a line of any format, and not like the rest of one? */
+export function beginsLikeOurs(line: string): boolean {
+  return BEGINNINGS.test(line) || isLogLine(line.trimStart())
+}
+
 /** The end of the sentence "it looks like …"; '' where nothing is known. */
 export function looksLike(head: Uint8Array, line: string): string {
   const magic = magics.find(([bytes]) => bytes.every((byte, i) => head[i] === byte))

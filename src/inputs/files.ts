@@ -8,7 +8,7 @@ import { access, constants, existsSync } from 'node:fs'
 import { hostClock } from '../clock.js'
 import { CHUNK_BYTES_MAX } from '../event.js'
 import { nearest } from '../nearest.js'
-import { type BootTime, type Feed, type Input, InputError, type KernelBoots } from '../stage.js'
+import { type BootTime, type Feed, type Input, InputError, type KernelBoots, type LocalClock } from '../stage.js'
 import { localClock } from '../formats/local-time.js'
 import { Boots } from './boot.js'
 import { MAGIC_BYTES } from './decompressed.js'
@@ -38,6 +38,7 @@ import {
   shown,
 } from './files/identity.js'
 import { baseName, byAge, isRotatedInOrder, originalNames } from './files/rotation.js'
+import { RotatedSets } from './files/rotated-set.js'
 import { Vacancy } from './files/vacancy.js'
 import { Hints } from './files/watch.js'
 import { Saying } from './saying.js'
@@ -198,6 +199,7 @@ class FilesFeed implements Feed, Shared {
   readonly #told = new Set<string>()
   /** how those begin that are packed and whose names do not say so */
   readonly #heads = new Map<string, Uint8Array>()
+  readonly #sets = new RotatedSets()
   #isFirst = true
   /** found by the first look, which is handed over as a whole: half of it in a checkpoint would make the other half files that came later */
   #firstInputs: Input[] = []
@@ -270,6 +272,14 @@ class FilesFeed implements Feed, Shared {
     if (this.#isFirst && !this.once) this.#firstInputs.push(input)
     else this.#add(input)
     if (this.#isStopped) input.stop()
+  }
+
+  stampsEnd(path: string, clock: LocalClock): number | null {
+    return this.#sets.endOf(path, clock)
+  }
+
+  restOf(path: string): Uint8Array | undefined {
+    return this.#sets.rests.get(path)
   }
 
   ended(input: Input): void {
@@ -383,10 +393,10 @@ class FilesFeed implements Feed, Shared {
   // what is there
 
   async #scan(): Promise<void> {
-    const found = this.#withoutOwn(await discover(this.#patterns, this.#isExcluded))
+    const all = this.#withoutOwn(await discover(this.#patterns, this.#isExcluded))
+    const found = this.once ? await this.#lookInto(all) : all
     if (this.#isStopped) return
     const isFirst = this.#isFirst
-    if (this.once) await this.#lookInto(found)
     const listed = new Map<string, Promise<Listing>>()
     const list: List = (folder) => {
       if (!listed.has(folder)) listed.set(folder, listing(folder))
@@ -425,14 +435,18 @@ class FilesFeed implements Feed, Shared {
     return { ...found, files: found.files.filter(({ path, stat }) => this.#own.get(`${keyOf(identityOf(stat))} ${path}`) === '') }
   }
 
-  /** Saved files are sent and kept under any name. */
-  async #lookInto({ files }: Discovery): Promise<void> {
+  /** Saved files are sent and kept under any name; rotated ones tell of each other. */
+  async #lookInto(found: Discovery): Promise<Discovery> {
+    const { files } = found
     const look = async ({ path }: Found): Promise<void> => {
       if (isCompressed(path)) return
       const head = await reading(path, (read) => read(0, MAGIC_BYTES)).catch(() => NOTHING)
       if (head.length > 0 && decompressorOf(path, head) !== null) this.#heads.set(path, head)
     }
     for (let at = 0; at < files.length; at += LOOKS_AT_ONCE) await Promise.all(files.slice(at, at + LOOKS_AT_ONCE).map(look))
+    await this.#sets.look(files.map((one) => ({ ...one, head: this.#isPacked(one) ? (this.#heads.get(one.path) ?? NOTHING) : null })))
+    for (const [copy, original] of this.#sets.copies) this.diagnose(`${shown(copy)} is not read: it holds the same as ${shown(original)}`)
+    return { ...found, files: files.filter(({ path }) => !this.#sets.copies.has(path)) }
   }
 
   #isPacked({ path }: Found): boolean {
@@ -633,6 +647,8 @@ class FilesFeed implements Feed, Shared {
     const fromEnd = this.#isFirst && !once && from === 'end' && saved === null
     if (fromEnd || this.#isOld(one)) return this.#atEnd(one, identity)
     const hasNoBirth = identity.birthtime === '0'
+    const skip = this.#sets.skips.get(one.path)
+    if (skip !== undefined) return reading(one.path, async (read) => seeded(idOf(identity, await read(0, ANCHOR_BYTES)), skip, size, read))
     if (once || (this.#isFirst && saved === null)) return empty(hasNoBirth ? await this.#idByContent(one, identity) : idOf(identity, NOTHING))
     if (!hasNoBirth && size > 0 && !this.#mayBeCopy(one)) return empty(idOf(identity, NOTHING))
     return reading(one.path, async (read) => {
@@ -829,7 +845,7 @@ class FilesFeed implements Feed, Shared {
       for (const { path } of files) if (isCompressed(path) && literal.has(path)) this.diagnose(`${shown(path)} is compressed and is not read: history is not asked for`)
       return
     }
-    for (const one of byAge(files.filter((one) => this.#isPacked(one)))) this.#decompress(one, idOf(identityOf(one.stat), pathBytes(one.path)), 0)
+    for (const one of byAge(files.filter((one) => this.#isPacked(one)))) this.#decompress(one, idOf(identityOf(one.stat), pathBytes(one.path)), this.#sets.skips.get(one.path) ?? 0)
   }
 
   #decompress(one: Found, id: string, offset: number): void {
@@ -840,7 +856,7 @@ class FilesFeed implements Feed, Shared {
     }
     const { name, once, boot } = this
     this.#options.boots.add(one.path)
-    const input = new CompressedInput({ name, path: one.path, stat: one.stat, head, id, offset, once, boot, onEnd: (input) => this.#read(input) })
+    const input = new CompressedInput({ name, path: one.path, stat: one.stat, head, id, offset, once, boot, stampsEnd: (clock) => this.stampsEnd(one.path, clock), rest: this.restOf(one.path), onEnd: (input) => this.#read(input) })
     this.#queue(input)
     this.add(input)
   }

@@ -208,8 +208,13 @@ export class Source implements Origin {
 
   /** What is left is a line, unless its rest is known to be missing. */
   #endFrame(): void {
-    if (this.input.isCutOff === true) this.#frame.drop()
-    else this.#frame.finish()
+    const { lineRest: rest, isCutOff } = this.input
+    if (isCutOff === true) this.#frame.drop()
+    else if (rest === undefined) this.#frame.finish()
+    else {
+      this.#frame.lay(rest)
+      this.#records.tally.bytes += rest.length
+    }
   }
 
   /** The time of the next record, of an input that ends; null at the end. What has no time is handed on at once. */

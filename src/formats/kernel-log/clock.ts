@@ -19,18 +19,19 @@ export interface WallClock {
   readonly offset: number | null
 }
 
-/** null for what is no date. Without a year it is the latest in which the time is not more than a day ahead of the receipt. */
-export function wallTime(clock: WallClock, context: Pick<LineContext, 'localClock' | 'receivedSec'>): RecordTime | null {
+/** null for what is no date. Without a year it is the latest in which the time is not more than a day ahead of the receipt, or of what is known to have come next. */
+export function wallTime(clock: WallClock, context: Pick<LineContext, 'localClock' | 'receivedSec'> & Partial<Pick<LineContext, 'stampsEnd'>>): RecordTime | null {
   const { month, usec } = clock
   if (month < 1) return null
   if (clock.year >= 0) {
     const sec = secondsIn(clock.year, clock, context)
     return Number.isNaN(sec) ? null : { sec, usec, timeSource: clock.offset === null ? TIME_LOCAL : TIME_OWN }
   }
-  const thisYear = new Date(context.receivedSec * 1000).getUTCFullYear()
+  const end = context.stampsEnd?.() ?? context.receivedSec
+  const thisYear = new Date(end * 1000).getUTCFullYear()
   for (let year = thisYear + 1; year >= thisYear - YEARS_BACK; year--) {
     const sec = secondsIn(year, clock, context)
-    if (sec <= context.receivedSec + DAY) return { sec, usec, timeSource: TIME_LOCAL }
+    if (sec <= end + DAY) return { sec, usec, timeSource: TIME_LOCAL }
   }
   return null
 }

@@ -1,7 +1,7 @@
 /** A rotated and compressed file, read once from beginning to end. Record ids count the bytes within. */
 import { type BigIntStats, createReadStream } from 'node:fs'
 import type { Duplex, Readable } from 'node:stream'
-import type { BootTime, Input, Notice } from '../../stage.js'
+import type { BootTime, Input, LocalClock, Notice } from '../../stage.js'
 import { NOTICES_ONLY } from '../../stage.js'
 import { unpackerFor, unpackerOf } from '../decompressed.js'
 import type { FileTail } from './follow.js'
@@ -48,6 +48,9 @@ export interface CompressedFile {
   readonly offset: number
   readonly once: boolean
   readonly boot: (file: FileTail) => BootTime | null
+  /** what no stamp in it is after; what its last line lacks */
+  readonly stampsEnd: (clock: LocalClock) => number | null
+  readonly rest: Uint8Array | undefined
   readonly onEnd: (input: CompressedInput) => void
 }
 
@@ -138,6 +141,14 @@ export class CompressedInput implements Input {
 
   boot(): BootTime | null {
     return this.#file.boot(this)
+  }
+
+  stampsEnd(clock: LocalClock): number | null {
+    return this.#file.stampsEnd(clock)
+  }
+
+  get lineRest(): Uint8Array | undefined {
+    return this.#file.rest
   }
 
   position(offset: number): Position | null {

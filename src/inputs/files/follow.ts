@@ -5,7 +5,7 @@
  */
 import type { BigIntStats } from 'node:fs'
 import { CHUNK_BYTES_MAX, type Gap, type GapCause, TIME_RECEIVED, timeOf } from '../../event.js'
-import { type BootTime, type Input, type Notice, NOTICES_ONLY } from '../../stage.js'
+import { type BootTime, type Input, type LocalClock, type Notice, NOTICES_ONLY } from '../../stage.js'
 import { nowMicroseconds } from '../../clock.js'
 import { type Descriptors, type Gate, type Holder, closing, opened, readAt, readInto, statOf } from './descriptors.js'
 import { folderOf } from './glob.js'
@@ -41,6 +41,9 @@ export interface Shared {
   readonly gate: Gate
   readonly buffers: Buffers
   readonly boot: (file: FileTail) => BootTime | null
+  /** of a rotated set, by path: what no stamp in a file is after; what its last line lacks */
+  stampsEnd(path: string, clock: LocalClock): number | null
+  restOf(path: string): Uint8Array | undefined
   diagnose(message: string): void
   /** once for each `about` */
   tellOnce(about: string, message: string): void
@@ -177,6 +180,14 @@ export class FollowedFile implements Holder {
 
   boot(): BootTime | null {
     return this.#shared.boot(this)
+  }
+
+  stampsEnd(clock: LocalClock): number | null {
+    return this.#shared.stampsEnd(this.path, clock)
+  }
+
+  get lineRest(): Uint8Array | undefined {
+    return this.#shared.restOf(this.path)
   }
 
   giveBack(buffer: Uint8Array): void {
@@ -742,6 +753,14 @@ export class FileInput implements Input {
 
   boot(): BootTime | null {
     return this.#file.boot()
+  }
+
+  stampsEnd(clock: LocalClock): number | null {
+    return this.#file.stampsEnd(clock)
+  }
+
+  get lineRest(): Uint8Array | undefined {
+    return this.#file.lineRest
   }
 
   position(offset: number): Position | null {
