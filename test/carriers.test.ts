@@ -81,6 +81,15 @@ test('parts of other lines, as long as a runtime makes them, are none of ours, a
   expect([lines.length, tally.lines, tally.flows, tally.ignored, tally.held, tally.rejected]).toEqual([1, 4, 1, 3, 0, 0])
 })
 
+test.each(['RFC 5424', 'a high-precision syslog', 'a journal of a unit', 'CRI', 'Docker json-file'])('counters of all CPUs are one sample: %s', async (name) => {
+  const carry = { ...carriers, ...speaking }[name]!
+  const tool = [0, 1, 2].map((cpu) => `cpu=${cpu}   \tfound=0 invalid=1 insert=0 insert_failed=0 drop=4 early_drop=0 error=0 search_restart=0`)
+  const header = 'entries  searched found new invalid ignore delete delete_list insert insert_failed drop early_drop icmp_error  expect_new expect_create expect_delete search_restart'
+  const proc = [header, ...['1', '2'].map((drop) => `00000023  00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 0000000${drop} 00000000 00000000  00000000 00000000 00000000 00000000`)]
+  const records = await recordsOf([...tool, ...proc, 'WARNING: We have hit ENOBUFS! We are losing events.'].map((line) => `${carry(line)}\n`).join(''))
+  expect(records.map(({ type, total, cause }) => [type, total?.drop ?? cause])).toEqual([['table', 12], ['table', 3], ['gap', 'netlink_overrun']])
+})
+
 test('stopped between parts, a run goes on later with the first of them', async () => {
   const lines = [`${STAMP} stderr F ${ROW}`, `${STAMP} stdout P ${NEW.slice(0, 30)}`, `${STAMP} stderr P ${ROW.slice(0, 9)}`, `${STAMP} stderr F ${ROW.slice(9)}`, `${STAMP} stdout P ${NEW.slice(30, 60)}`]
   const text = lines.map((line) => `${line}\n`).join('')

@@ -485,9 +485,15 @@ export class Source implements Origin {
     for (const format of this.#parts.formats) {
       const from = format.mayBeIndented === true ? indented : at
       if (!format.begins(from)) continue
-      if (this.#heldLines.length > 0) this.#settleBefore(format)
       this.#reader = format
-      return format.read(from, lineEnd, this.#event, this.lines)
+      const outcome = format.read(from, lineEnd, this.#event, this.lines)
+      // what is carried says itself whose it is
+      if (this.#heldLines.length > 0 && outcome !== CARRIED) {
+        const own = this.lines.settled.splice(0)
+        this.#settleBefore(format)
+        this.lines.settled.push(...own)
+      }
+      return outcome
     }
     return IGNORED
   }

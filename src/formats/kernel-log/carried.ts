@@ -11,12 +11,12 @@ import { HeldLines } from './held.js'
 
 const PROTOCOLS = 'tcp|udp|udplite|sctp|dccp|gre|icmp|icmpv6|unknown'
 /** How lines begin that are ours in themselves, the kernel's aside. */
-const OURS = `[ \\t]*(?:\\[\\d{1,10} *\\.\\d{1,6} *\\][ \\t]+\\[(?:NEW|UPDATE|DESTROY)\\]|\\[(?:NEW|UPDATE|DESTROY)\\][ \\t]|(?:ipv[46][ \\t]+\\d+[ \\t]+)?(?:${PROTOCOLS})[ \\t]+\\d+[ \\t]|<flow|<\\?xml |</?conntrack>|-[AUD] -|cpu=\\d|entries +|conntrack v\\d|WARNING: We have hit ENOBUFS|(?:\\d+ )?proto=\\d|\\{")`
+const OURS = `[ \\t]*(?:\\[\\d{1,10} *\\.\\d{1,6} *\\][ \\t]+\\[(?:NEW|UPDATE|DESTROY)\\]|\\[(?:NEW|UPDATE|DESTROY)\\][ \\t]|(?:ipv[46][ \\t]+\\d+[ \\t]+)?(?:${PROTOCOLS})[ \\t]+\\d+[ \\t]|<flow|<\\?xml |</?conntrack>|-[AUD] -|cpu=\\d|entries +|[0-9a-f]{8}[ \\t]+[0-9a-f]{8}[ \\t]|conntrack v\\d|WARNING: We have hit ENOBUFS|(?:\\d+ )?proto=\\d|\\{")`
 const BEGINS = new RegExp(`^${OURS}`)
 /** Behind the tag of a program, or a structured syslog's header. */
 const BEHIND_TAG = new RegExp(`(?:[^\\s:]: ?| - |\\] )(?=${OURS})`)
 const BRACKET = 91
-const MAY_CARRY = / src=|<flow|cpu=|\{"|ENOBUFS| -s /
+const MAY_CARRY = / src=|<flow|cpu=|entries  searched| 00000000 |\{"|ENOBUFS| -s /
 const CRI = /^(\d{4}-\d\d-\d\dT\S{8,40}) (stdout|stderr) ([FP])(?::\S*)? (.*)$/s
 /** So many parts may wait for their last. */
 const PARTS_MAX = 1024
