@@ -149,6 +149,28 @@ describe('what later versions and other tools may have done to a record', () => 
     expect(tally.notes).toBe(2)
   })
 
+  test('in an array that is laid out, as jq -s makes it, each is read for itself', async () => {
+    const records = few.split('\n').slice(0, -1).map((line) => JSON.parse(line) as object)
+    expect(records.length).toBeGreaterThan(50)
+    const once = await runText(records.map((record) => `${JSON.stringify(record)}\n`).join(''), { emit })
+    for (const indent of [1, 2, '\t']) {
+      const text = `${JSON.stringify(records, null, indent)}\n`
+      const { lines, tally } = await runText(text, { emit })
+      expect(lines).toEqual(once.lines)
+      expect(tally).toMatchObject({ lines: text.split('\n').length - 1, rejected: once.tally.rejected })
+      const after = await runText(`${text}${head},"count":1}\n`, { emit })
+      expect(after.lines).toEqual([...once.lines, `${head},"count":1}`])
+    }
+  })
+
+  test('an array that breaks off is one reject, and what follows is read', async () => {
+    const text = JSON.stringify([JSON.parse(`${head}}`), JSON.parse(`${head}}`)], null, 2)
+    const row = 'udp      17 30 src=10.10.1.2 dst=10.10.2.2 sport=1 dport=2 [UNREPLIED] src=10.10.2.2 dst=10.10.1.2 sport=2 dport=1\n'
+    const { lines, tally } = await runText(`${text.slice(0, text.lastIndexOf(',') + 1)}\n${head}}\n${row}   ${row}`, { emit })
+    expect(lines.map((line) => (JSON.parse(line) as { type: string }).type)).toEqual(['table', 'reject', 'table', 'flow', 'flow'])
+    expect(tally).toMatchObject({ rejected: 1, flows: 2 })
+  })
+
   test('a run adds its id behind the version where there is none, and takes the record as it is where there is one', async () => {
     const own = head.replace(',"v":1', ',"v":1,"rid":"a:1"')
     const odd = `{${Array.from({ length: 70 }, (_, i) => `"k${i}":${i},`).join('')}${head.slice(1)}}`

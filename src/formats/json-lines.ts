@@ -9,9 +9,11 @@ import { type Finding, give, HeldLines } from './kernel-log/held.js'
 import { dmesgRecord, findInJson, isOurs, ownRecord } from './kernel-log/json-record.js'
 import { isInteresting } from './kernel-log/message.js'
 import { onOneLine, ReadBack } from './read-back.js'
-import { isAt, utf8 } from './scan.js'
+import { isAt, isLineEnd, skipBlanks, utf8 } from './scan.js'
 
 const BRACE = 123
+const BRACKET = 91
+const CLOSING_BRACKET = 93
 const RECORD_SEPARATOR = 0x1e
 const SSE = 'data: '
 /** A document that is laid out may be so long; dmesg's, which holds the whole log, is taken record by record. */
@@ -39,6 +41,8 @@ class JsonLines implements LineFormat {
   /** what of a document, or of a record of dmesg's, has come; '' outside of one */
   #text = ''
   #depth = 0
+  /** within an array of documents, each of which is read for itself (jq -s) */
+  #isArray = false
   /** within the document of dmesg --json */
   #isDmesg = false
   /** made when first needed: few inputs are archives */
@@ -49,6 +53,8 @@ class JsonLines implements LineFormat {
     if (c === BRACE) return true
     if (c === RECORD_SEPARATOR) return page[at + 1] === BRACE
     if (c === 100) return page[at + SSE.length] === BRACE && isAt(at, SSE)
+    if (c === BRACKET) return isLineEnd(at + 1)
+    if (this.#isArray && this.#text === '') return c === CLOSING_BRACKET || page[skipBlanks(at)] === BRACE
     // blank, tab, quote, closing bracket or brace
     return (this.#text !== '' || this.#isDmesg) && (c === 32 || c === 9 || c === 34 || c === 93 || c === 125)
   }
@@ -66,6 +72,7 @@ class JsonLines implements LineFormat {
       return line.trim() === '{' ? this.#begin(line) : this.#object(line.trim(), from, lineEnd, context)
     }
     const line = utf8(from, lineEnd)
+    if (this.#text === '' && !this.#isDmesg) return this.#arrayLine(line.trim())
     return this.#isDmesg ? this.#dmesgLine(line, line.trim(), context) : this.#documentLine(line, context)
   }
 
@@ -78,6 +85,7 @@ class JsonLines implements LineFormat {
   #interrupt(context: LineContext): void {
     this.settle(context)
     this.#isDmesg = false
+    this.#isArray = false
   }
 
   #object(text: string, from: number, lineEnd: number, context: LineContext): Outcome {
@@ -116,6 +124,12 @@ class JsonLines implements LineFormat {
     return HELD
   }
 
+  #arrayLine(text: string): Outcome {
+    if (text === '{') return this.#begin(text)
+    this.#isArray = text === '['
+    return IGNORED
+  }
+
   #documentLine(line: string, context: LineContext): Outcome {
     const depth = this.#depth + depthOf(line)
     // not JSON at all, or longer than any record: only what came before was held
@@ -123,6 +137,7 @@ class JsonLines implements LineFormat {
     this.#text += `\n${line}`
     this.#depth = depth
     if (depth === 0) {
+      if (this.#isArray) this.#text = this.#text.replace(/,\s*$/, '')
       const value = parse(this.#text)
       if (value === undefined) return this.#end(context, NOT_JSON)
       const own = isOurs(value) ? this.#ownDocument() : null
