@@ -74,36 +74,6 @@ describe.each(layouts)('%s:', (_, layout) => {
   })
 })
 
-describe.each([
-  ['nothing between', '', ''],
-  ['a blank between', ' ', ''],
-  ['a TAB between, and lines between some', '\t', '\n'],
-])('elements in one line, %s:', (_, between, sometimes) => {
-  test.each(captures)('%s', async (name) => {
-    const lines = linesOf(name)
-    const text = `${lines.map((line, i) => line + (!line.startsWith('<') ? '\n' : i % 5 === 4 && sometimes !== '' ? sometimes : between)).join('')}\n`
-    const whole = await runText(`${lines.join('\n')}\n`)
-    const { flows, expects, rejected } = whole.tally
-    expect(flows + expects).toBeGreaterThan(0)
-    for (const options of [{}, { once: true }]) {
-      const got = await runText(text, options)
-      // a file has a time of its own
-      if (options.once !== true) expect(got.lines).toEqual(whole.lines)
-      expect(got.lines.length).toBe(whole.lines.length)
-      expect({ flows: got.tally.flows, expects: got.tally.expects, rejected: got.tally.rejected }).toEqual({ flows, expects, rejected })
-      expect(got.tally.flows + got.tally.expects + got.tally.ignored).toBe(got.tally.lines)
-    }
-  })
-})
-
-test('several elements in one line have ids of their own, however the stream is cut', async () => {
-  const bytes = Buffer.from(linesOf('nat.E-xml-timestamp-ktimestamp').slice(0, 9).join(''))
-  const whole = await runPieces([bytes], { rid: true })
-  expect(new Set(whole.lines.map((line) => (JSON.parse(line) as { rid: string }).rid)).size).toBe(whole.lines.length)
-  expect(whole.tally.flows).toBe(7)
-  for (const pieces of [byteByByte(bytes), randomCuts(bytes, random(3), 30)]) expect(await runPieces(pieces, { rid: true })).toMatchObject({ text: whole.text, tally: whole.tally })
-})
-
 test('however the stream is cut into pieces', async () => {
   const bytes = Buffer.from(linesOf('nat.E-xml-timestamp-ktimestamp').slice(0, 8).map((line) => laidOut(line, { indent: '\t', lineEnd: '\r\n' })).join(''))
   const whole = await runPieces([bytes], { rid: true })

@@ -1,13 +1,10 @@
 /** What editors and XML tools make of the tool's one line for each `<flow>`: an element over many lines, attributes in another order, tags that close themselves. */
 import { page } from '../event.js'
 import { RECORD_LINE_BYTES_MAX } from '../kernel.js'
-import { CR, isAt, isLineEnd, latin1, LF, skipBlanks, SPACE, TAB } from './scan.js'
+import { CR, isAt, latin1, LF, skipBlanks, SPACE } from './scan.js'
 
 /** What `joinElement` says of an element whose end is not there yet. */
 export const NOT_WHOLE = -1
-
-const LESS = 60
-const GREATER = 62
 
 /** What begins in a line of its own, never within an element. */
 const BEGINS_ANEW = /^<(?:flow[\s>]|flow$|\?|!|\/?conntrack>|\/?expect>)/
@@ -22,7 +19,7 @@ const REST_OF_TAG = /^(?:[\w:-]+\s*=|\/?>)/
  */
 export function joinElement(at: number, end: number): number {
   const from = skipBlanks(at)
-  if (page[from] !== LESS || !isAt(from, '<flow')) return 0
+  if (page[from] !== 60 || !isAt(from, '<flow')) return 0
   let lineEnd = page.indexOf(LF, from)
   if (lineEnd - at > RECORD_LINE_BYTES_MAX) return 0
   let text = latin1(from, lineEnd).trimEnd()
@@ -48,35 +45,6 @@ function goesOn(text: string, line: string): boolean {
   if (line === '') return true
   if (text.lastIndexOf('<') > text.lastIndexOf('>')) return REST_OF_TAG.test(line)
   return line.startsWith('<') ? !BEGINS_ANEW.test(line) : text.endsWith('>') && VALUE.test(line)
-}
-
-/**
- * Of several elements in one line, as programs write XML without blanks, the first becomes a line of its own: it moves down by a byte, over the end of the line before.
- * Gives where it begins then; `at` where nothing was to be done.
- */
-export function splitElements(at: number, lineEnd: number): number {
-  const from = skipBlanks(at)
-  if (page[from] !== LESS) return at
-  let end = endOfFirst(from, lineEnd)
-  let next = skipBlanks(end)
-  if (isLineEnd(next)) return at
-  if (isAt(next, '[USERSPACE]')) {
-    // it is no part of the element, and ends with the name of a process
-    while (next < lineEnd && page[next] !== LESS) next++
-    for (end = next; page[end - 1] === SPACE || page[end - 1] === TAB; ) end--
-  }
-  if (next >= lineEnd || !BEGINS_ANEW.test(latin1(next, Math.min(next + 12, lineEnd)))) return at
-  page.copyWithin(at - 1, at, end)
-  page[end - 1] = LF
-  return at - 1
-}
-
-/** Behind the first element or tag. */
-function endOfFirst(from: number, lineEnd: number): number {
-  const isFlow = isAt(from, '<flow')
-  const limit = Math.min(lineEnd, from + RECORD_LINE_BYTES_MAX)
-  for (let p = from; p < limit; p++) if (page[p] === GREATER && (!isFlow || isAt(p - 6, '</flow>'))) return p + 1
-  return lineEnd
 }
 
 /** The value of an attribute among those of a tag. */

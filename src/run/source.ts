@@ -6,7 +6,7 @@ import { type FlowEvent as Event, type Gap, type RecordTime, type Time, DESTROY,
 import { Frame, type LongLine } from '../frame.js'
 import { EXPECTATION, NOT_OURS, parseText, UNFINISHED } from '../formats/conntrack-text.js'
 import { tornRow } from '../formats/conntrack-notice.js'
-import { joinElement, NOT_WHOLE, splitElements } from '../formats/xml-layout.js'
+import { joinElement, NOT_WHOLE } from '../formats/xml-layout.js'
 import { expectation, readExpectation } from '../formats/expectation.js'
 import { bytesToScratch, CR, scratchUsed, skipBlanks, useScratchAfresh } from '../formats/scan.js'
 import type { FlowCounts } from '../detectors/levels.js'
@@ -75,10 +75,6 @@ export class Source implements Origin {
   #lineAt = 0
   /** how many further lines were joined to the one at hand */
   #joined = 0
-  /** the line at hand was one of several elements in a line */
-  #isSplit = false
-  /** further elements of a line wait for the record of the one before to be handed on */
-  #hasMore = false
   #lineNumber = 0
   /** counter for record ids where there is no offset */
   #counter = 0
@@ -221,16 +217,9 @@ export class Source implements Origin {
   async peek(): Promise<Time | null> {
     const { channels } = this.#records
     this.#isMerged = true
-    while (this.#waiting.length === 0 && (!this.#ended || this.#hasMore)) {
+    while (this.#waiting.length === 0 && !this.#ended) {
       if (channels.isFull) await channels.turn()
       if (channels.isGone) return null
-      if (this.#hasMore) {
-        this.#records.from(this)
-        if (this.#ended) this.#frame.finish()
-        else this.#frame.lay(NOTHING)
-        this.#toNextRecord(this.#ended)
-        continue
-      }
       if (this.#used === this.#piece.length && !(await this.#nextPiece())) continue
       this.#records.from(this)
       const lf = this.#piece.indexOf(LF, this.#used)
@@ -266,14 +255,10 @@ export class Source implements Origin {
   /** Works through what is laid; the records wait. */
   #toNextRecord(final: boolean): void {
     const frame = this.#frame
-    let wasSplit = false
     this.#lineAt = frame.at - 1
     if (frame.longLine !== null) this.#longLine(frame.longLine)
     this.#lineAt = frame.at
-    this.#hasMore = false
     while (this.#lineAt < frame.end) {
-      this.#hasMore = wasSplit && this.#waiting.length > 0
-      if (this.#hasMore) break
       useScratchAfresh()
       const at = this.#lineAt
       const next = parseText(at, frame.end, this.#event, this.lines)
@@ -292,7 +277,6 @@ export class Source implements Origin {
       const mended = this.#mend(at, frame.end, final)
       if (mended === UNFINISHED) break
       this.#lineAt = mended
-      wasSplit ||= this.#isSplit
       if (mended !== at) continue
       const { outcome, behind } = this.#otherLine(at, frame.end, next)
       const { expect, kernel, gap, sample, record } = this.lines
@@ -302,7 +286,7 @@ export class Source implements Origin {
       this.#lineAt = behind
     }
     frame.keep(this.#lineAt)
-    if (final && !this.#hasMore) this.#settle()
+    if (final) this.#settle()
   }
 
   /**
@@ -411,17 +395,14 @@ export class Source implements Origin {
   }
 
   /**
-   * A row with the tool's closing sum in its middle becomes whole: its first part is moved up to the second; and a `<flow>` over many lines becomes one line, and
-   * several in one line become as many. Gives where the line begins then.
+   * A row with the tool's closing sum in its middle becomes whole: its first part is moved up to the second; and a `<flow>` over many lines becomes one line. Gives
+   * where the line begins then.
    */
   #mend(at: number, end: number, final: boolean): number {
     const lineEnd = page.indexOf(LF, at)
     const torn = tornRow(at, lineEnd)
     this.#joined = 0
     if (torn === null) {
-      const split = splitElements(at, lineEnd)
-      this.#isSplit = split !== at
-      if (this.#isSplit) return split
       const joined = joinElement(at, end)
       if (joined === NOT_WHOLE) return final ? at : UNFINISHED
       this.#joined = joined
