@@ -12,9 +12,9 @@ import { type BootTime, type Feed, type Input, InputError, type KernelBoots, typ
 import { localClock } from '../formats/local-time.js'
 import { Boots } from './boot.js'
 import { MAGIC_BYTES } from './decompressed.js'
-import { CompressedInput, decompressorOf, isCompressed, unpackingOf } from './files/compressed.js'
+import { CompressedInput, decompressorOf, holds, isCompressed, unpackedName, unpackingOf } from './files/compressed.js'
 import { closing, Descriptors, Gate, opened, readAt, statOf } from './files/descriptors.js'
-import { Buffers, type Content, FollowedFile, type FileTail, gapOf, type Shared } from './files/follow.js'
+import { Buffers, type Content, FollowedFile, type FileTail, gapOf, readingOf, type Shared } from './files/follow.js'
 import { changedAt, type Discovery, discover, fixedFolder, folderOf, type Found, type Listing, listing, matcherOf, nameOf, type Pattern, patternOf } from './files/glob.js'
 import {
   ANCHOR_BYTES,
@@ -157,6 +157,12 @@ interface Vacant {
 
 type List = (folder: string) => Promise<Listing>
 
+/** Goes on where that ended, at an offset, under its ids: a line that was given already, and is behind the last checkpoint, is the same record again. */
+interface Continuation {
+  readonly of: Content
+  readonly at: number
+}
+
 /** Where to begin, or that it must wait, or is passed over. */
 type Beginning = Content | 'later' | 'never'
 
@@ -192,6 +198,10 @@ class FilesFeed implements Feed, Shared {
   readonly #pending = new Map<string, Pending>()
   /** by path */
   readonly #vacant = new Map<string, Vacant>()
+  /** contents that were cut, and their files: copies are looked for */
+  readonly #uncovered = new Map<Gone, FollowedFile>()
+  /** compressed files that are read, or are known to hold what was read, or were told */
+  readonly #packed = new Set<string>()
   /** contents of which a copy goes on */
   readonly #continued = new WeakSet<Content>()
   /** of a checkpoint, and not there any more */
@@ -320,11 +330,28 @@ class FilesFeed implements Feed, Shared {
     this.#rescanSoon()
   }
 
-  async onReplaced(content: Content): Promise<boolean> {
+  async onReplaced(file: FollowedFile, content: Content): Promise<boolean> {
     if (this.once || this.#isStopped) return false
     const gone = this.#remember(content)
+    this.#uncovered.set(gone, file)
     await this.#rescan()
     return gone.isFound || this.#continued.has(content)
+  }
+
+  /** A copy of what was cut may have a name that fits no pattern: it lies beside the file, then, and is younger. */
+  async #findCopies(list: List): Promise<void> {
+    const uncovered = [...this.#uncovered]
+    this.#uncovered.clear()
+    for (const [gone, { path, identity }] of uncovered) {
+      if (identity.birthtime === '0' || gone.content.head.length === 0) continue
+      const oldest = BigInt(identity.birthtime)
+      const beside = (await list(folderOf(path))).files.filter((one) => !gone.isFound && !this.#continued.has(gone.content) && this.#cameAfter(one, path, oldest, undefined))
+      for (const one of beside) {
+        const { head, marks } = gone.content
+        const isCopy = await reading(one.path, async (read) => (await copyOf({ ...gone.content, marks: [...marks] }, Number(one.stat.size), await read(0, head.length), read)) >= 0).catch(() => false)
+        if (isCopy) await this.#meet(one, path)
+      }
+    }
   }
 
   onDone(file: FollowedFile): void {
@@ -412,6 +439,7 @@ class FilesFeed implements Feed, Shared {
       await this.#addHistory(found)
     }
     for (const one of byAge([...fresh.values(), ...strays.keys()])) await this.#meet(one, strays.get(one) ?? '')
+    await this.#findCopies(list)
     if (this.#isFirst) this.#handOverFirst()
     for (const { gone, position } of this.#missing.splice(0)) if (!gone.isFound) this.#vanished(position)
     if (!this.once) await this.#noteVacant(found)
@@ -492,6 +520,7 @@ class FilesFeed implements Feed, Shared {
       file.isSearched = true
       const { origin } = file
       for (const one of await this.#between(origin, file.identity, now.get(origin), list)) strays.set(one, origin)
+      await this.#tellPacked(origin, BigInt(file.identity.birthtime), list)
       if (!now.has(origin)) this.#vacate(origin, (await list(folderOf(origin))).changed)
     }
     return strays
@@ -515,6 +544,7 @@ class FilesFeed implements Feed, Shared {
         if (vacant.vacancy !== null) this.#remember(contentOf(vacant.vacancy.last))
         strays.set(one, path)
       }
+      await this.#tellPacked(path, vacant.oldest, list)
       // what is there may have been there before this look, and not be followed yet
       if (now.has(path) || changed === vacant.changed) continue
       vacant.changed = changed
@@ -585,6 +615,39 @@ class FilesFeed implements Feed, Shared {
     return born >= oldest && (now === undefined || born <= now.stat.birthtimeNs) && !this.#isKnown(one)
   }
 
+  /** Compressed files named after this path, with what was written after `oldest`: their ages are kept by those who compress. */
+  async #packedAfter(path: string, oldest: bigint, list: List): Promise<Found[]> {
+    const { files } = await list(folderOf(path))
+    const isNamed = ({ path: one }: Found): boolean => nameOf(one).startsWith(nameOf(path)) && isCompressed(one)
+    const isAfter = ({ stat }: Found): boolean => stat.birthtimeNs >= oldest && stat.mtimeNs >= oldest && !this.#packed.has(keyOf(identityOf(stat)))
+    const some = files.filter((one) => isNamed(one) && isAfter(one))
+    // what is not compressed to its end yet is there beside
+    return some.filter((one) => !files.some((other) => other.path === unpackedName(one.path)))
+  }
+
+  /** Where the content of a file that is gone goes on, compressed. */
+  async #packedOf(path: string, position: Position, list: List): Promise<Found | undefined> {
+    if (position.birthtime === '0') return undefined
+    for (const one of await this.#packedAfter(path, BigInt(position.birthtime), list)) if (await holds(one.path, position)) return one
+    return undefined
+  }
+
+  /** What came to this path after `oldest`, and was moved on and compressed before it was seen, is not read: it may hold what was read before the program was killed. */
+  async #tellPacked(path: string, oldest: bigint, list: List): Promise<void> {
+    const packed = oldest === 0n ? [] : await this.#packedAfter(path, oldest, list)
+    if (packed.length === 0) return
+    const contents = [...[...this.#files.values()].map(({ content }) => content), ...this.#done.values(), ...this.#gone.map(({ content }) => content)]
+    const known = contents.flatMap((content) => (content.before === null ? [content] : [content, content.before])).filter(({ head }) => head.length > 0)
+    const written = new Set([...this.#files.values()].map(({ modified }) => modified))
+    for (const one of packed) {
+      const key = keyOf(identityOf(one.stat))
+      this.#packed.add(key)
+      if (written.has(Number(one.stat.mtimeNs / 1000n)) || (await holdsOneOf(one.path, known))) continue
+      const reason = `${shown(one.path)} was moved on from ${shown(path)} and compressed before it was read`
+      this.#add(new Saying(this.name, { gap: gapOf('file_vanished', reason) }, { id: idOf(identityOf(one.stat), NOTHING), generation: 0, offset: 0 }))
+    }
+  }
+
   #isKnown({ stat }: Found): boolean {
     const key = keyOf(identityOf(stat))
     return this.#files.has(key) || this.#done.has(key)
@@ -603,7 +666,13 @@ class FilesFeed implements Feed, Shared {
     }
     // a folder in which much is renamed may be listed without it
     if (++file.missed < MISSED_MOST) return
-    const unread = file.content.size - file.content.offset
+    const { content } = file
+    const compressed = await this.#packedOf(file.path, file.positionIn(content, content.offset), list)
+    if (compressed !== undefined) {
+      this.#decompress(compressed, content)
+      return file.finish(null)
+    }
+    const unread = content.size - content.offset
     file.finish(unread > 0 ? gapOf('file_vanished', `${shown(file.path)} is gone with at least ${unread} bytes unread`) : null)
   }
 
@@ -648,7 +717,7 @@ class FilesFeed implements Feed, Shared {
     if (fromEnd || this.#isOld(one)) return this.#atEnd(one, identity)
     const hasNoBirth = identity.birthtime === '0'
     const skip = this.#sets.skips.get(one.path)
-    if (skip !== undefined) return reading(one.path, async (read) => seeded(idOf(identity, await read(0, ANCHOR_BYTES)), skip, size, read))
+    if (skip !== undefined) return reading(one.path, async (read) => seeded({ id: idOf(identity, await read(0, ANCHOR_BYTES)), generation: 0 }, skip, size, read))
     if (once || (this.#isFirst && saved === null)) return empty(hasNoBirth ? await this.#idByContent(one, identity) : idOf(identity, NOTHING))
     if (!hasNoBirth && size > 0 && !this.#mayBeCopy(one)) return empty(idOf(identity, NOTHING))
     return reading(one.path, async (read) => {
@@ -656,7 +725,8 @@ class FilesFeed implements Feed, Shared {
       const id = idOf(identity, head.subarray(0, ANCHOR_BYTES))
       const at = await this.#copied(one, key, size, head, read, isOutside)
       if (typeof at === 'string') return at
-      return at === 0 ? empty(id) : seeded(id, at, size, read)
+      if (typeof at === 'object') return seeded(at.of, at.at, size, read)
+      return at === 0 ? empty(id) : seeded({ id, generation: 0 }, at, size, read)
     })
   }
 
@@ -675,7 +745,7 @@ class FilesFeed implements Feed, Shared {
         const id = idOf(identity, (await read(0, ANCHOR_BYTES)))
         const last = await read(Math.max(0, size - LINE_SEARCH_BYTES), Math.min(size, LINE_SEARCH_BYTES))
         const lf = last.lastIndexOf(LF)
-        return seeded(id, lf >= 0 || size <= LINE_SEARCH_BYTES ? size - last.length + lf + 1 : size, size, read)
+        return seeded({ id, generation: 0 }, lf >= 0 || size <= LINE_SEARCH_BYTES ? size - last.length + lf + 1 : size, size, read)
       })
     } catch (error) {
       if (!isRefusal(error)) throw error
@@ -703,12 +773,12 @@ class FilesFeed implements Feed, Shared {
   }
 
   /** Is it a copy of what was or is being read (`cp a a.1; : > a`)? Then it begins where that ended. */
-  async #copied(one: Found, key: string, size: number, head: Uint8Array, read: ReadAt, isOutside: boolean): Promise<number | 'later' | 'never'> {
+  async #copied(one: Found, key: string, size: number, head: Uint8Array, read: ReadAt, isOutside: boolean): Promise<number | Continuation | 'later' | 'never'> {
     for (const gone of this.#gone) {
       const at = await copyOf(gone.content, size, head, read)
       if (at < 0) continue
       gone.isFound = true
-      return at
+      return { of: gone.content, at }
     }
     for (const original of this.#originals(one)) {
       if (original.key === key) continue
@@ -727,11 +797,11 @@ class FilesFeed implements Feed, Shared {
   }
 
   /** A copy of what the original holds, or where to go on in a copy of what it held; an original that cannot be looked at holds up nobody. */
-  async #likeness(original: FollowedFile, size: number, head: Uint8Array, read: ReadAt): Promise<number | 'snapshot' | 'none'> {
+  async #likeness(original: FollowedFile, size: number, head: Uint8Array, read: ReadAt): Promise<Continuation | 'snapshot' | 'none'> {
     const { content } = original
     if (content.before !== null) {
       const at = await copyOf(content.before, size, head, read)
-      if (at >= 0) return at
+      if (at >= 0) return { of: content.before, at }
     }
     if (content.head.length > 0 && size >= content.head.length && hashOf(head.subarray(0, content.head.length)) !== content.head.hash) return 'none'
     try {
@@ -742,7 +812,7 @@ class FilesFeed implements Feed, Shared {
     const at = await copyOf(content, size, head, read)
     if (at < 0) return 'none'
     this.#continued.add(content)
-    return at
+    return { of: content, at }
   }
 
   #follow(one: Found, content: Content, origin: string): FollowedFile {
@@ -759,7 +829,7 @@ class FilesFeed implements Feed, Shared {
   /** Of files that took each other's place, the older one is read first. */
   #queue(file: FollowedFile | CompressedInput): void {
     if (this.once) return
-    const group = `${folderOf(file.path)}/${baseName(nameOf(file.path))}`
+    const group = familyOf(file.path)
     const before = this.#newest.get(group)
     this.#newest.set(group, file)
     if (before === undefined || before.isDone) return
@@ -790,11 +860,12 @@ class FilesFeed implements Feed, Shared {
     }
     for (const position of positions) if (!newest.includes(position) && position.compressed !== true) this.#remember(contentOf(position))
     const resumed: { readonly one: Found; readonly position: Position; readonly origin: string }[] = []
+    const packed: { readonly path: string; readonly oldest: bigint }[] = []
     for (const position of newest) {
       const path = restoredPath(position)
       if (position.compressed === true) {
-        const one = files.find(({ stat }) => mayBeSame(position, identityOf(stat)))
-        if (one !== undefined) this.#decompress(one, position.id, position.offset)
+        const one = [...files, ...(await list(folderOf(path))).files].find(({ stat }) => mayBeSame(position, identityOf(stat)))
+        if (one !== undefined) this.#decompress(one, position)
         else this.#vanished(position)
         continue
       }
@@ -803,9 +874,15 @@ class FilesFeed implements Feed, Shared {
       const one = isInside ? inside : (await list(folderOf(path))).files.find(({ stat }) => mayBeSame(position, identityOf(stat)))
       if (one?.path !== path && youngest.get(path) === position) {
         for (const stray of await this.#between(path, position, now.get(path), list)) strays.set(stray, path)
+        packed.push({ path, oldest: BigInt(position.birthtime) })
         if (!now.has(path)) this.#vacate(path, (await list(folderOf(path))).changed)
       }
       if (one === undefined) {
+        const compressed = await this.#packedOf(path, position, list)
+        if (compressed !== undefined) {
+          this.#decompress(compressed, position)
+          continue
+        }
         this.#missing.push({ gone: this.#remember(contentOf(position)), position })
         if (position.offset >= position.size && this.#vacant.has(path)) this.#leaves(path, position)
       } else {
@@ -819,6 +896,7 @@ class FilesFeed implements Feed, Shared {
       const file = this.#follow(one, contentOf(position), origin)
       if (one.path !== restoredPath(position)) file.renamedFrom = restoredPath(position)
     }
+    for (const { path, oldest } of packed) await this.#tellPacked(path, oldest, list)
     for (const one of strays.keys()) if (this.#isKnown(one) || fresh.has(keyOf(identityOf(one.stat)))) strays.delete(one)
     return strays
   }
@@ -845,10 +923,14 @@ class FilesFeed implements Feed, Shared {
       for (const { path } of files) if (isCompressed(path) && literal.has(path)) this.diagnose(`${shown(path)} is compressed and is not read: history is not asked for`)
       return
     }
-    for (const one of byAge(files.filter((one) => this.#isPacked(one)))) this.#decompress(one, idOf(identityOf(one.stat), pathBytes(one.path)), this.#sets.skips.get(one.path) ?? 0)
+    for (const one of byAge(files.filter((one) => this.#isPacked(one)))) {
+      this.#decompress(one, { id: idOf(identityOf(one.stat), pathBytes(one.path)), generation: 0, offset: this.#sets.skips.get(one.path) ?? 0 })
+    }
   }
 
-  #decompress(one: Found, id: string, offset: number): void {
+  /** Goes on with what it holds, under the ids of that. */
+  #decompress(one: Found, { id, generation, offset }: Pick<Content, 'id' | 'generation' | 'offset'>): void {
+    this.#packed.add(keyOf(identityOf(one.stat)))
     const head = this.#heads.get(one.path) ?? NOTHING
     if (decompressorOf(one.path, head) === null) {
       this.diagnose(`${shown(one.path)} is not read: ${unpackingOf(one.path)}`)
@@ -856,7 +938,7 @@ class FilesFeed implements Feed, Shared {
     }
     const { name, once, boot } = this
     this.#options.boots.add(one.path)
-    const input = new CompressedInput({ name, path: one.path, stat: one.stat, head, id, offset, once, boot, stampsEnd: (clock) => this.stampsEnd(one.path, clock), rest: this.restOf(one.path), onEnd: (input) => this.#read(input) })
+    const input = new CompressedInput({ name, path: one.path, stat: one.stat, head, id, generation, offset, once, boot, stampsEnd: (clock) => this.stampsEnd(one.path, clock), rest: this.restOf(one.path), onEnd: (input) => this.#read(input) })
     this.#queue(input)
     this.add(input)
   }
@@ -954,6 +1036,15 @@ class FilesFeed implements Feed, Shared {
   }
 }
 
+function familyOf(path: string): string {
+  return `${folderOf(path)}/${baseName(nameOf(path))}`
+}
+
+async function holdsOneOf(path: string, contents: readonly Content[]): Promise<boolean> {
+  for (const content of contents) if (await holds(path, readingOf(content, content.offset))) return true
+  return false
+}
+
 function addTo<K, V>(all: Map<K, V[]>, key: K, value: V): void {
   const some = all.get(key)
   if (some === undefined) all.set(key, [value])
@@ -965,11 +1056,11 @@ function empty(id: string): Content {
 }
 
 /** Begins at `at`, with what stands there. */
-async function seeded(id: string, at: number, size: number, read: ReadAt): Promise<Content> {
+async function seeded({ id, generation }: Pick<Content, 'id' | 'generation'>, at: number, size: number, read: ReadAt): Promise<Content> {
   const head = await read(0, Math.min(HEAD_BYTES, at))
   const before = Math.min(ANCHOR_BYTES, at)
   const marks = at === 0 ? [] : [anchorAt(at, await read(at - before, before))]
-  return { id, generation: 0, head: { length: head.length, hash: hashOf(head) }, marks, offset: at, size, before: null }
+  return { id, generation, head: { length: head.length, hash: hashOf(head) }, marks, offset: at, size, before: null }
 }
 
 function contentOf({ id, generation, head, anchor, offset, size, before }: Pick<Position, 'id' | 'generation' | 'head' | 'anchor' | 'offset' | 'size' | 'before'>): Content {
@@ -980,9 +1071,11 @@ function contentOf({ id, generation, head, anchor, offset, size, before }: Pick<
 function newestOf(positions: readonly Position[]): Position[] {
   const newest = new Map<string, Position>()
   for (const position of positions) {
-    const other = newest.get(position.id)
+    // a copy has the id of what it is a copy of
+    const key = keyOf(position)
+    const other = newest.get(key)
     const isNewer = other === undefined || position.generation > other.generation || (position.generation === other.generation && position.offset < other.offset)
-    if (isNewer) newest.set(position.id, position)
+    if (isNewer) newest.set(key, position)
   }
   return [...newest.values()]
 }

@@ -6,7 +6,7 @@ import { NOTICES_ONLY } from '../../stage.js'
 import { unpackerFor, unpackerOf } from '../decompressed.js'
 import type { FileTail } from './follow.js'
 import { gapOf } from './follow.js'
-import { identityOf, NO_ANCHOR, NO_HEAD, pathBytes, type Position, savedPath, shown } from './identity.js'
+import { ANCHOR_BYTES, hashOf, identityOf, NO_ANCHOR, NO_HEAD, pathBytes, type Position, savedPath, shown } from './identity.js'
 
 const COMPRESSED = /\.(gz|zst|bz2|xz|lz4|lzma|zip|Z)$/
 const CHUNK_BYTES = 1 << 16
@@ -37,6 +37,40 @@ export function unpackingOf(path: string): string {
   return `it is ${name}-compressed: ${tool} ${shown(path)} | conntrail${name === 'zstd' ? ' (Node.js reads zstd from 22.15 on)' : ''}`
 }
 
+/** The name before compression. */
+export function unpackedName(path: string): string {
+  return path.replace(COMPRESSED, '')
+}
+
+/** Does it hold a content of this beginning, and with these bytes before a place in it? Read no further than needed; what cannot be read is none. */
+export async function holds(path: string, { head, anchor }: Pick<Position, 'head' | 'anchor'>): Promise<boolean> {
+  const stream = decompressorOf(path, NOTHING)
+  if (stream === null || head.length === 0) return false
+  const source = createReadStream(pathBytes(path), { highWaterMark: CHUNK_BYTES })
+  source.on('error', (error) => stream.destroy(error))
+  source.pipe(stream)
+  let first: Uint8Array = NOTHING
+  let last: Uint8Array = NOTHING
+  let end = 0
+  try {
+    for await (const bytes of stream as AsyncIterable<Uint8Array>) {
+      if (first.length < head.length) first = Buffer.concat([first, bytes]).subarray(0, head.length)
+      if (first.length === head.length && hashOf(first) !== head.hash) return false
+      last = Buffer.concat([last.subarray(-ANCHOR_BYTES), bytes])
+      end += bytes.length
+      if (first.length < head.length || end < anchor.at) continue
+      const to = last.length - (end - anchor.at)
+      return hashOf(last.subarray(to - anchor.length, to)) === anchor.hash
+    }
+  } catch {
+    // it is damaged, or not written to its end yet
+  } finally {
+    source.destroy()
+    stream.destroy()
+  }
+  return false
+}
+
 export interface CompressedFile {
   readonly name: string
   readonly path: string
@@ -44,6 +78,8 @@ export interface CompressedFile {
   /** how it begins, where its name does not say what it is */
   readonly head: Uint8Array
   readonly id: string
+  /** of the file that was compressed, where that was read before */
+  readonly generation: number
   /** where to begin, in bytes within */
   readonly offset: number
   readonly once: boolean
@@ -84,7 +120,7 @@ export class CompressedInput implements Input {
     this.#file = file
     this.name = file.name
     this.path = file.path
-    this.ridPrefix = `${file.id}.0`
+    this.ridPrefix = `${file.id}.${file.generation}`
     this.offset = file.offset
     this.#skip = file.offset
     this.#end = file.offset
@@ -153,8 +189,8 @@ export class CompressedInput implements Input {
 
   position(offset: number): Position | null {
     if (this.isDone && !this.isCutOff && offset >= this.#end) return null
-    const { path, stat, id } = this.#file
-    return { ...savedPath(path), ...identityOf(stat), id, generation: 0, offset, size: offset, head: NO_HEAD, anchor: NO_ANCHOR, compressed: true }
+    const { path, stat, id, generation } = this.#file
+    return { ...savedPath(path), ...identityOf(stat), id, generation, offset, size: offset, head: NO_HEAD, anchor: NO_ANCHOR, compressed: true }
   }
 
   stop(): void {

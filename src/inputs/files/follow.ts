@@ -59,7 +59,7 @@ export interface Shared {
   /** its path leads elsewhere */
   onLost(): void
   /** What was there is gone from the file. Resolves with whether a copy was found that holds what was not read yet. */
-  onReplaced(before: Content): Promise<boolean>
+  onReplaced(file: FollowedFile, before: Content): Promise<boolean>
   onDone(file: FollowedFile): void
 }
 
@@ -542,7 +542,7 @@ export class FollowedFile implements Holder {
     const before = this.content
     const isCut = both.some((bytes) => bytes.length < length) || Number(stat.size) < before.offset || isHole
     const unread = isHole ? 0 : before.size - before.offset
-    const isCovered = await this.#shared.onReplaced(before)
+    const isCovered = await this.#shared.onReplaced(this, before)
     if (this.isDone) return
     if (!isCovered && (!isCut || unread > 0)) {
       const what = isCut ? `was cut with ${unread} bytes unread` : 'was written anew in place'
@@ -810,7 +810,7 @@ interface Piece {
   readonly buffer: Uint8Array | null
 }
 
-function readingOf({ generation, head, marks, size }: Content, offset: number): Pick<Position, 'generation' | 'offset' | 'size' | 'head' | 'anchor'> {
+export function readingOf({ generation, head, marks, size }: Content, offset: number): Pick<Position, 'generation' | 'offset' | 'size' | 'head' | 'anchor'> {
   return { generation, offset, size: Math.max(size, offset), head, anchor: marks.findLast((mark) => mark.at <= offset) ?? NO_ANCHOR }
 }
 
