@@ -83,6 +83,6 @@ test('a clock that is set back begins anew, and a checkpoint does not', () => {
 })
 
 test('it stands in the record', async () => {
-  const lines = upTo(4).map((i) => JSON.stringify({ time: new Date(1_795_341_600_000 + 1000 * i).toISOString(), type: 'table', v: 1, count: 61_873 - 231 * (3 - i), max: MAX }))
-  expect((await recordsOf(`${lines.join('\n')}\n`, { emit: ['table'] })).map((record) => record['full_in'])).toEqual([undefined, undefined, undefined, 15.9])
+  const samples = upTo(4).map((i) => sample(i, 61_873 - 231 * (3 - i)))
+  expect((await recordsOf('', { emit: ['table'], samples })).map((record) => record['full_in'])).toEqual([undefined, undefined, undefined, 15.9])
 })

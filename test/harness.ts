@@ -4,7 +4,7 @@ import { Holders } from '../src/detectors/flows/holders.js'
 import { Levels } from '../src/detectors/levels.js'
 import { type HostsOptions, TableFullOfHosts } from '../src/detectors/table-full-hosts.js'
 import type { HostClock } from '../src/clock.js'
-import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, timeOf } from '../src/event.js'
+import { LINE_BYTES_MAX, type RecordOrigin, type RecordType, type TableSample, timeOf } from '../src/event.js'
 import { localClock } from '../src/formats/local-time.js'
 import { lineFormats } from '../src/parts.js'
 import { NdjsonPrinter } from '../src/printers/ndjson.js'
@@ -13,7 +13,7 @@ import { Channels } from '../src/run/channel.js'
 import { Records } from '../src/run/records.js'
 import { Run } from '../src/run/run.js'
 import { Source } from '../src/run/source.js'
-import { type BootTime, type Feed, type Input, newLineContext, type Output } from '../src/stage.js'
+import { type BootTime, type Feed, type Input, newLineContext, type Notice, NOTICES_ONLY, type Output } from '../src/stage.js'
 import { Tally } from '../src/tally.js'
 
 export interface Options {
@@ -36,6 +36,8 @@ export interface Options {
   readonly context?: RecordOrigin
   /** the inputs are stopped behind their pieces, to go on later where this is told */
   readonly stoppedAt?: (offset: number) => void
+  /** of the kernel's counters, which each input takes behind its pieces */
+  readonly samples?: readonly TableSample[]
   /** the inputs can read the kernel's table anew, and are asked to */
   readonly resync?: () => void
 }
@@ -126,13 +128,16 @@ function memoryFeed(input: Input): Feed {
   return { name: input.name, open: async (add) => add(input), stop: () => {}, abort: () => {} }
 }
 
-function memoryInput(pieces: readonly Uint8Array[], { resync, stoppedAt }: Options): Input {
+function memoryInput(pieces: readonly Uint8Array[], { resync, stoppedAt, samples = [] }: Options): Input {
   let at = 0
+  let notices: readonly Notice[] = []
   let chunk = new Uint8Array(0)
   const all = pieces.filter((piece) => piece.length > 0).flatMap((piece) => split(piece))
   return {
     name: '-',
-    notices: [],
+    get notices() {
+      return notices
+    },
     isDump: false,
     isBusy: true,
     isLive: false,
@@ -149,7 +154,11 @@ function memoryInput(pieces: readonly Uint8Array[], { resync, stoppedAt }: Optio
       return chunk
     },
     next: async () => {
-      if (at >= all.length) return 0
+      if (at >= all.length) {
+        const sample = samples[at++ - all.length]
+        notices = sample === undefined ? [] : [{ sample }]
+        return sample === undefined ? 0 : NOTICES_ONLY
+      }
       chunk = Uint8Array.from(all[at++]!)
       return chunk.length
     },

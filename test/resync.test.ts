@@ -12,9 +12,9 @@ async function asked(counts: readonly number[], inputs = 1): Promise<number> {
     const [sport, dport] = [1024 + i, 80]
     return `[${START}.000000]\t    [NEW] tcp      6 120 SYN_SENT src=10.0.0.1 dst=10.0.0.2 sport=${sport} dport=${dport} [UNREPLIED] src=10.0.0.2 dst=10.0.0.1 sport=${dport} dport=${sport} id=${i + 1}`
   })
-  const sampled = counts.map((count, i) => JSON.stringify({ time: new Date((START + 1 + i) * 1000).toISOString(), type: 'table', v: 1, count, max: 262_144, buckets: 65_536, counters: {} }))
-  const pieces = [Buffer.from([...begun, ...sampled, ''].join('\n'))]
-  const { tally, tracker } = await runInputs([pieces, ...Array.from({ length: inputs - 1 }, () => [Buffer.from('\n'), Buffer.from('\n')])], { once: false, resync: () => times++ })
+  const samples = counts.map((count, i) => ({ sec: START + 1 + i, usec: 0, timeSource: 0, netns: 0, netnsName: '', count, max: 262_144, buckets: 65_536, total: {}, cpus: null }))
+  const pieces = [Buffer.from([...begun, ''].join('\n'))]
+  const { tally, tracker } = await runInputs([pieces, ...Array.from({ length: inputs - 1 }, () => [Buffer.from('\n'), Buffer.from('\n')])], { once: false, samples, resync: () => times++ })
   expect(tally.rejected).toBe(0)
   expect(tracker.table.size).toBe(FLOWS)
   return times
