@@ -5,7 +5,9 @@ import { cleanUp, Program, scratch, sleep, until, wholeLines } from './process-h
 import { FIRST_START } from './run-harness.js'
 
 const event = (n: number): string => `[1795342488.000000]\t    [NEW] udp      17 30 src=10.10.1.2 dst=10.10.2.2 sport=${1 + (n % 60000)} dport=53 [UNREPLIED] src=10.10.2.2 dst=10.10.1.2 sport=53 dport=${1 + (n % 60000)} mark=${n}\n`
-const marksIn = (path: string): number[] => (existsSync(path) ? wholeLines(readFileSync(path)).flatMap((line) => ((JSON.parse(line) as { mark?: number }).mark ?? []) as number) : [])
+/** What stands in a file that is being written to, up to its last line's end. */
+const whole = (bytes: Buffer): Buffer => bytes.subarray(0, bytes.lastIndexOf(10) + 1)
+const marksIn = (path: string): number[] => (existsSync(path) ? wholeLines(whole(readFileSync(path))).flatMap((line) => ((JSON.parse(line) as { mark?: number }).mark ?? []) as number) : [])
 
 afterEach(cleanUp)
 
