@@ -205,7 +205,8 @@ async function play(seed: number): Promise<void> {
 
 describe('a writer that rotates, compresses, cuts and removes while the program is killed, stopped and started', () => {
   test('each line arrives under one id, or a gap tells', { timeout: isLong ? 7_200_000 : 300_000 }, async () => {
-    const next = random(newSeed('writer'))
+    // the long run looks for what is not known yet
+    const next = random(isLong ? newSeed('writer') : newSeed('writer', 8))
     const seeds = Array.from({ length: SEEDS }, () => Math.floor(next() * 2 ** 31))
     const failures: string[] = []
     const player = async (): Promise<void> => {

@@ -7,10 +7,10 @@ export function seeded(what: string): () => number {
   return random(newSeed(what))
 }
 
-/** For a generator of one's own, in another process, say. From 0 to 2^31 - 1. */
-export function newSeed(what: string): number {
+/** For a generator of one's own, in another process, say. From 0 to 2^31 - 1. `usual`: in place of a new one where none is set. */
+export function newSeed(what: string, usual = randomInt(2 ** 31)): number {
   const set = process.env['CONNTRAIL_SEED']
-  const seed = set === undefined ? randomInt(2 ** 31) : Number(set)
+  const seed = set === undefined ? usual : Number(set)
   console.info(`${what}: CONNTRAIL_SEED=${seed}`)
   return seed
 }
