@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Ajv } from 'ajv'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import { afterEach, describe, expect, test } from 'vitest'
-import { alertOf, gapAlertOf, lastOfEach, NO_LINKS } from '../src/printers/bodies/alertmanager.js'
+import { alertOf, gapAlertOf, lastOfEach } from '../src/printers/bodies/alertmanager.js'
 import { adviceText, topText } from '../src/printers/bodies/advice.js'
 import { cloudEventBody, cloudEventsBatchBody } from '../src/printers/bodies/cloudevents.js'
 import { jsonArrayBody, ndjsonBody } from '../src/printers/bodies/lines.js'
@@ -13,6 +13,7 @@ import { slackBody } from '../src/printers/bodies/slack.js'
 import { compileTemplate } from '../src/printers/bodies/template.js'
 import { alert, closeAll, flow, folder, gap, open, page, type Receiver, receive, stopReceivers, until } from './webhook-harness.js'
 
+const NO_LINKS = { runbook: '', generator: '' }
 const ajv = new Ajv2020({ strictTypes: false })
 const schema = (name: string) => ajv.compile(JSON.parse(readFileSync(new URL(`../fixtures/bodies/${name}`, import.meta.url), 'utf8')) as object)
 const TIME = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:?\d\d)$/

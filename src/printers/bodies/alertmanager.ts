@@ -21,8 +21,6 @@ export interface AlertLinks {
   readonly generator: string
 }
 
-export const NO_LINKS: AlertLinks = { runbook: '', generator: '' }
-
 /** How long a gap, which is a moment, stands as an alert. */
 const GAP_MS = 300_000
 /** Labels, and what stands in the alert itself. */
